@@ -1,0 +1,26 @@
+"""Open the reading room over ``index/``, built from ``seeds/`` when it is missing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ballet_qa.build import build_index
+from ballet_qa.errors import BalletQAError
+from ballet_qa.server import run
+from ballet_qa.settings import SETTINGS
+
+
+def main() -> None:
+    """Build if need be, then serve on 127.0.0.1:7860."""
+    try:
+        if not Path(SETTINGS.index, "live").exists():
+            print(f"Building the index of {SETTINGS.stories}/ …", flush=True)
+            build_index(SETTINGS.stories, SETTINGS.index)
+        run(SETTINGS.index)
+    except BalletQAError as error:
+        sys.exit(f"app.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

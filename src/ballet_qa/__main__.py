@@ -1,0 +1,5 @@
+"""``python -m ballet_qa`` is the command line."""
+
+from ballet_qa.cli import main
+
+main()

@@ -1,0 +1,383 @@
+"""The command line: parse, call, print, and map errors to exit codes.
+
+0 done; 1 done, but some files were refused; 2 wrong usage; 3 nothing done.
+Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from ballet_qa.errors import BalletQAError, QuestionFileError
+from ballet_qa.settings import SETTINGS
+
+if TYPE_CHECKING:
+    from ballet_qa.build import BuildReport
+
+app = typer.Typer(
+    help="Ask a library of stories: the passage that answers, word for word, and its story.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+IndexDir = Annotated[
+    Path, typer.Option("--index", metavar="DIR", help="The folder that holds the index.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+TopK = Annotated[
+    int, typer.Option("--top-k", metavar="N", help="How many passages to list with the answer.")
+]
+StoryIds = Annotated[
+    list[str] | None,
+    typer.Option("--story", metavar="ID", help="Look in this story only; may be repeated."),
+]
+Batch = Annotated[
+    str | None,
+    typer.Option(
+        "--batch",
+        metavar="FILE.jsonl",
+        help="Take questions from a file, one JSON object a line: "
+        '{"id": …, "question": …, "stories": [ids] or left out}. - reads standard input.',
+    ),
+]
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    try:
+        app(standalone_mode=True)
+    except BalletQAError as error:
+        print(f"ballet-qa: {_one_line(error)}", file=sys.stderr)
+        sys.exit(3)
+    except KeyboardInterrupt:
+        print("ballet-qa: interrupted; nothing was changed", file=sys.stderr)
+        sys.exit(3)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has left; say nothing more
+        sys.exit(3)
+    sys.exit(0)
+
+
+@app.command()
+def build(
+    stories: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--stories",
+            metavar="DIR",
+            help=f"Stories: a folder or a file; may be repeated. [default: {SETTINGS.stories}]",
+        ),
+    ] = None,
+    index: IndexDir = Path(SETTINGS.index),
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Take nothing over from the index there is.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and stop.")
+    ] = False,
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="The sentence-transformer to embed with: the default, a folder, or a hub model "
+            "(fetched over the network if it is not in the local cache)."
+        ),
+    ] = SETTINGS.encoder,
+) -> None:
+    """Bring the index in step with your stories.
+
+    Unchanged stories are kept, new and changed ones are read and embedded, removed ones leave.
+    Files that cannot be read are refused, each named with its reason.
+    """
+    from ballet_qa.build import build_index
+    from ballet_qa.encoder import SentenceEncoder
+
+    roots = stories or [Path(SETTINGS.stories)]
+    chosen = None if dry_run else SentenceEncoder(encoder, online=encoder != SETTINGS.encoder)
+    with _progress_bar() as tick:
+        report = build_index(
+            roots, index, encoder=chosen, rebuild=rebuild, dry_run=dry_run, progress=tick
+        )
+    _print_report(report, dry_run=dry_run)
+    if report.refused:
+        raise typer.Exit(1)
+
+
+@app.command()
+def ask(
+    question: Annotated[str | None, typer.Argument(help="The question, in plain words.")] = None,
+    index: IndexDir = Path(SETTINGS.index),
+    top_k: TopK = SETTINGS.top_k,
+    story: StoryIds = None,
+    as_json: Json = False,
+    batch: Batch = None,
+) -> None:
+    """Ask a question: the words that answer, quoted, with their story, or why there are none.
+
+    Example: `ballet-qa ask "Who owns the café?"`
+    """
+    _one_of(question, batch)
+    from ballet_qa import render
+    from ballet_qa.answering import Answerer
+
+    if question is not None:
+        from ballet_qa.retriever import check_query
+
+        check_query(question, top_k)
+        answer = Answerer.load(index).answer(question, top_k, stories=story)
+        print(_dumps(render.answer_json(answer)) if as_json else render.answer_text(answer))
+        return
+    lines = list(_batch_lines(str(batch)))
+    answerer = Answerer.load(index)
+    for number, line in lines:
+        with _named_line(str(batch), number):
+            answer = answerer.answer(line["question"], top_k, stories=line.get("stories", story))
+        _print_batch_line({"id": line.get("id")} | render.answer_json(answer))
+
+
+@app.command()
+def search(
+    query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    index: IndexDir = Path(SETTINGS.index),
+    top_k: TopK = SETTINGS.top_k,
+    story: StoryIds = None,
+    as_json: Json = False,
+    batch: Batch = None,
+) -> None:
+    """List the passages nearest to a question, best first, without judging them.
+
+    Example: `ballet-qa search "snow in the forest" --top-k 3`
+    """
+    _one_of(query, batch)
+    from ballet_qa import render
+    from ballet_qa.retriever import Retriever, check_query
+
+    if query is not None:
+        check_query(query, top_k)
+        hits = Retriever.load(index).search(query, top_k, stories=story)
+        print(
+            _dumps(render.search_json(query, hits))
+            if as_json
+            else "\n".join(map(render.hit_text, hits))
+        )
+        return
+    lines = list(_batch_lines(str(batch)))
+    retriever = Retriever.load(index)
+    for number, line in lines:
+        with _named_line(str(batch), number):
+            hits = retriever.search(line["question"], top_k, stories=line.get("stories", story))
+        _print_batch_line({"id": line.get("id")} | render.search_json(line["question"], hits))
+
+
+@app.command()
+def info(
+    index: IndexDir = Path(SETTINGS.index),
+    stories: Annotated[bool, typer.Option("--stories", help="List the stories too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what the index holds and how it was made."""
+    from ballet_qa import render
+    from ballet_qa.answering import READER_NAME
+    from ballet_qa.index import Index
+
+    opened = Index.open(index)
+    manifest = opened.manifest
+    facts: dict[str, Any] = {
+        "stories": manifest.stories,
+        "passages": manifest.passages,
+        "sentences": manifest.sentences,
+        "encoder": manifest.encoder,
+        "reader": READER_NAME,
+        "format_version": manifest.format_version,
+        "built": manifest.built,
+    }
+    catalogue = opened.texts.catalogue() if stories else []
+    if as_json:
+        listed = {"catalogue": [render.story_json(entry) for entry in catalogue]}
+        print(_dumps(facts | (listed if stories else {})))
+        return
+    for name, value in facts.items():
+        print(f"{name.replace('_', ' '):<15} {value}")
+    for entry in catalogue:
+        print(f"  {entry.id}  {entry.title}  ({entry.length:,} characters)  {entry.source}")
+
+
+@app.command()
+def serve(
+    index: IndexDir = Path(SETTINGS.index),
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = SETTINGS.host,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="The port to listen on.")
+    ] = SETTINGS.port,
+) -> None:
+    """Serve the reading room: open http://127.0.0.1:7860 in a browser and ask."""
+    from ballet_qa.server import check_port_is_free, run
+
+    check_port_is_free(host, port)
+    run(index, host=host, port=port)
+
+
+@app.command()
+def evaluate(
+    questions: Annotated[
+        list[Path],
+        typer.Option("--questions", metavar="FILE.jsonl", help="Questions with their evidence."),
+    ],
+    index: IndexDir = Path(SETTINGS.index),
+    as_json: Json = False,
+) -> None:
+    """Measure how often the right passage is found, and how often an absent answer is refused.
+
+    A question file has one JSON object a line: `{"id", "question", "answers": […], "evidence":
+    [{"story", "start", "end"}], "answerable": true}`.
+    """
+    from ballet_qa.answering import Answerer
+    from ballet_qa.evaluation import evaluate_file, report_text
+
+    answerer = Answerer.load(index)
+    reports = [evaluate_file(answerer, path) for path in questions]
+    if as_json:
+        print(_dumps({str(path): r for path, r in zip(questions, reports, strict=True)}))
+    else:
+        for path, report in zip(questions, reports, strict=True):
+            print(report_text(path.name, report))
+
+
+def _one_of(question: str | None, batch: str | None) -> None:
+    if (question is None) == (batch is None):
+        raise typer.BadParameter("give a question, or --batch FILE.jsonl, and not both")
+
+
+def _batch_lines(batch: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The questions of a batch with their line numbers, each checked before any is answered."""
+    try:
+        text = sys.stdin.read() if batch == "-" else Path(batch).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise QuestionFileError(
+            f"{batch} cannot be read: {error}; give UTF-8 JSON lines"
+        ) from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+        except ValueError as error:
+            raise QuestionFileError(f"{batch}, line {number} is not JSON: {error}") from error
+        stories = fields.get("stories") if isinstance(fields, dict) else None
+        if (
+            not isinstance(fields, dict)
+            or not isinstance(fields.get("question"), str)
+            or not (stories is None or _is_list_of_text(stories))
+        ):
+            raise QuestionFileError(
+                f'{batch}, line {number} is not {{"id", "question", "stories": [ids] or absent}}'
+            )
+        if stories is None:
+            fields.pop("stories", None)
+        yield number, fields
+
+
+def _is_list_of_text(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+class _named_line:
+    """Puts the file and line in front of an error's message."""
+
+    def __init__(self, batch: str, number: int) -> None:
+        self._where = f"{batch}, line {number}"
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, BalletQAError):
+            raise type(error)(f"{self._where}: {error}") from error
+
+
+class _progress_bar:
+    """A bar with rate and time left on a terminal's stderr; nothing when that is not a terminal."""
+
+    def __enter__(self) -> Any:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("stories · {task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._bar.start()
+        self._task = self._bar.add_task("Reading", total=None, rate="")
+        return self._tick
+
+    def _tick(self, progress: Any) -> None:
+        elapsed = self._bar.tasks[0].elapsed or 0.0
+        rate = f"{progress.passages_done / elapsed:,.0f} passages/s" if elapsed else ""
+        self._bar.update(
+            self._task, total=progress.stories, completed=progress.stories_done, rate=rate
+        )
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+
+def _print_report(report: BuildReport, *, dry_run: bool) -> None:
+    if dry_run:
+        for word, ids in (
+            ("add", report.added),
+            ("change", report.changed),
+            ("remove", report.removed),
+        ):
+            for story_id in ids:
+                print(f"{word}: {story_id}")
+    for guess in report.guessed:
+        print(f"encoding guessed: {guess.path}: {guess.encoding}")
+    for refused in report.refused:
+        print(f"refused: {refused.path}: {_one_line(refused.reason)}")
+    counts = (
+        f"{report.stories} stories: {len(report.added)} added, {len(report.changed)} changed, "
+        f"{len(report.removed)} removed, {len(report.unchanged)} unchanged, "
+        f"{len(report.refused)} refused"
+    )
+    if dry_run:
+        print(f"{counts}; nothing written")
+    else:
+        print(
+            f"{counts}; {report.passages} passages ({report.embedded} embedded), "
+            f"{report.sentences} sentences"
+        )
+
+
+def _print_batch_line(form: dict[str, Any]) -> None:
+    print(json.dumps(form, ensure_ascii=False), flush=True)
+
+
+def _dumps(form: dict[str, Any]) -> str:
+    return json.dumps(form, ensure_ascii=False, indent=2)
+
+
+def _one_line(value: object) -> str:
+    return " ".join(str(value).split())
+
+
+if __name__ == "__main__":
+    main()

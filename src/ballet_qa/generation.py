@@ -1,0 +1,193 @@
+"""Generations on disk: immutable folders, each describing itself, and a pointer to the live one.
+
+    index/live                      the id of the live generation
+    index/generations/<id>/         manifest.json and the files it names, never changed
+
+A generation is written beside the others, its files and folder are fsynced and checked against the
+manifest, and only then is the pointer replaced by a rename. A crash at any moment leaves the
+pointer on a whole generation.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ballet_qa.errors import IndexBusyError, IndexMismatchError, IndexMissingError
+from ballet_qa.settings import SETTINGS
+
+FORMAT_VERSION = 1
+
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a generation says of itself. ``files`` maps a name to its sha256."""
+
+    format_version: int
+    built: str
+    encoder: str
+    encoder_fingerprint: str
+    dimension: int
+    settings: dict[str, int]
+    stories: int
+    passages: int
+    sentences: int
+    files: dict[str, str]
+
+
+def splitting_settings() -> dict[str, int]:
+    """The settings an index depends on: under others, the same stories give another index."""
+    return {
+        name: getattr(SETTINGS, name)
+        for name in ("longest_passage_words", "wrapped_line_chars", "lone_passage_words")
+    }
+
+
+def live_generation(index_dir: Path) -> Path:
+    """The folder of the live generation. Raises IndexMissingError or IndexMismatchError."""
+    try:
+        generation_id = (index_dir / "live").read_text("utf-8").strip()
+    except FileNotFoundError:
+        raise IndexMissingError(
+            f"no index in {index_dir}; run: {build_command(index_dir)}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise IndexMismatchError(
+            f"{index_dir / 'live'} cannot be read ({error}); run: {build_command(index_dir)}"
+        ) from error
+    folder = index_dir / "generations" / generation_id
+    if not generation_id or Path(generation_id).name != generation_id or not folder.is_dir():
+        raise IndexMismatchError(
+            f"{index_dir / 'live'} names {generation_id!r}, which is not there; "
+            f"run: {build_command(index_dir)}"
+        )
+    return folder
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a generation, its format checked. Raises IndexMismatchError."""
+    remedy = f"run: {build_command(folder.parent.parent)}"
+    try:
+        fields = json.loads((folder / _MANIFEST).read_text("utf-8"))
+        version = fields["format_version"]
+        if version != FORMAT_VERSION:
+            raise IndexMismatchError(
+                f"{folder} is of format {version}, this program reads {FORMAT_VERSION}; {remedy}"
+            )
+        return Manifest(**fields)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IndexMismatchError(
+            f"{folder / _MANIFEST} is missing or damaged ({error}); {remedy}"
+        ) from error
+
+
+def verify(folder: Path, manifest: Manifest) -> None:
+    """Check every file against the manifest. Raises IndexMismatchError naming the file."""
+    remedy = f"run: {build_command(folder.parent.parent)}"
+    present = {path.relative_to(folder).as_posix() for path in _files(folder)} - {_MANIFEST}
+    for name in sorted(manifest.files.keys() | present):
+        if name not in present:
+            raise IndexMismatchError(f"{folder / name} is missing; {remedy}")
+        if name not in manifest.files:
+            raise IndexMismatchError(f"{folder / name} does not belong to the index; {remedy}")
+        if sha256_of(folder / name) != manifest.files[name]:
+            raise IndexMismatchError(f"{folder / name} is damaged; {remedy}")
+
+
+@contextmanager
+def build_lock(index_dir: Path) -> Iterator[None]:
+    """Hold the right to build. The system frees it when the holder dies, however it dies."""
+    index_dir.mkdir(parents=True, exist_ok=True)
+    with (index_dir / "build.lock").open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise IndexBusyError(
+                f"{index_dir} is being built by process {lock.read().strip() or '?'}; wait for it"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def new_generation(index_dir: Path) -> Path:
+    """An empty folder for the next generation, with what dead builds left behind cleared away."""
+    generations = index_dir / "generations"
+    generations.mkdir(parents=True, exist_ok=True)
+    for abandoned in generations.glob("*.part"):
+        shutil.rmtree(abandoned)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    folder = generations / f"{stamp}-{secrets.token_hex(3)}.part"
+    folder.mkdir()
+    return folder
+
+
+def publish(part: Path, manifest: Manifest) -> Path:
+    """Make a finished folder the live generation; older ones than the last kept are removed."""
+    index_dir = part.parent.parent
+    (part / _MANIFEST).write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True), "utf-8")
+    for path in sorted(part.rglob("*")):
+        _fsync(path)
+    _fsync(part)
+    verify(part, manifest)
+    folder = part.with_suffix("")
+    part.rename(folder)
+    _fsync(folder.parent)
+    pointer = index_dir / "live.part"
+    pointer.write_text(folder.name + "\n", "utf-8")
+    _fsync(pointer)
+    pointer.replace(index_dir / "live")
+    _fsync(index_dir)
+    finished = [path for path in folder.parent.iterdir() if path.suffix != ".part"]
+    finished.sort(key=lambda path: path.stat().st_mtime_ns)
+    for old in finished[: -SETTINGS.kept_generations]:
+        if old != folder:
+            shutil.rmtree(old)
+    return folder
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """The sha256 of every file below ``folder``, by its path there."""
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in _files(folder)}
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def build_command(index_dir: Path) -> str:
+    """The command that builds this index anew, for messages."""
+    where = "" if str(index_dir) == SETTINGS.index else f" --index {index_dir}"
+    return f"ballet-qa build --rebuild{where}"
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a generation; tantivy leaves empty lock files wherever it opens an index."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not (path.name.startswith(".tantivy-") and path.suffix == ".lock")
+    )
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

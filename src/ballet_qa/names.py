@@ -1,0 +1,224 @@
+"""Proper names, by their capitals: in stories, in questions, and in a story's opening sentence.
+
+A capital in the middle of a sentence makes a name; at its start it does not, unless the word is
+not otherwise written small. This is orthography, not a trained recogniser: it needs no weights
+and works for invented names, which stories are full of.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ballet_qa.passages import sentence_spans
+from ballet_qa.words import STOP_WORDS, fold, stem
+
+_WORD = re.compile(r"[^\W\d_]+(?:[-’'][^\W\d_]+)*")
+_POSSESSIVE = re.compile(r"(?:['’]s?|['’])$")
+# What may stand between two words of one name. A full stop joins only after an initial or "Mr".
+_JOIN = re.compile(
+    r"[ \n]|\.[ \n]?|[ \n](?:(?:de|du|la|le|les|van|von|der|bin|ibn|of|the|y)[ \n]){1,2}"
+)
+
+_HONORIFICS = frozenset(
+    """
+    mr mrs miss ms dr sir lady lord madame madam monsieur mademoiselle king queen prince
+    princess emperor empress duke duchess count countess baron baroness captain colonel
+    general saint st father mother brother sister uncle aunt grandfather grandmother old young
+    little master mistress dame don dona senor senora herr frau professor doctor president god
+    """.split()
+)
+_CALENDAR = frozenset(
+    """
+    monday tuesday wednesday thursday friday saturday sunday january february march april may
+    june july august september october november december christmas easter
+    """.split()
+)
+_PLACE_CUES = frozenset(
+    """
+    in at to from near of into through towards toward on
+    """.split()
+)
+# Words of descent say what somebody is like; a story need not use them for them to fit.
+_DESCENT = frozenset(
+    """
+    african american arab arabian arabic asian australian austrian british canadian celtic
+    chinese christian danish dutch egyptian english european finnish flemish french german
+    greek hungarian icelandic indian iranian irish islamic italian japanese jewish korean
+    latin mexican moroccan muslim norse norwegian parisian persian polish portuguese roman
+    romanian russian scandinavian scotch scots scottish siberian slavic spanish swedish swiss
+    turkish ukrainian viking welsh
+    """.split()
+)
+_OPENERS = frozenset(
+    """
+    describe explain find give list mention name quote say show summarise summarize according
+    long many much every one two three ah oh yes no well never perhaps suddenly meanwhile
+    finally although though since whenever wherever whatever whoever despite besides instead
+    like unlike within without today tonight yesterday tomorrow even still yet thus hence
+    therefore however is are was were do does did can could will would has have had should
+    """.split()
+)
+_AFTER_A_SUBJECT = re.compile(
+    r"\s+(?:is|was|are|were|has|had|have|did|does|do|can|could|will|would|who|and|or)\b|['’]s\b|,"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name as written, with its words folded, and where it stands in the text it was found in."""
+
+    text: str
+    words: tuple[str, ...]
+    start: int
+    end: int
+
+
+def names_in_question(question: str) -> list[Name]:
+    """The proper names a question holds, by its capitals; none if it is written all in capitals."""
+    words = list(_WORD.finditer(question))
+    lower = sum(word.group()[0].islower() for word in words)
+    if words and lower < len(words) / 4 and len(words) > 3:
+        return []  # TITLE CASE or shouting: capitals say nothing
+    starts = {span.start for span in sentence_spans(question)}
+    found = []
+    for run in _runs(question, words):
+        if run[0].start() in starts or _opens_a_quote(question, run[0].start()):
+            run = _without_opener(question, run)
+        if run:
+            found.append(_name(question, run))
+    return [name for name in found if _says_who(name)]
+
+
+def name_counts(text: str) -> dict[str, tuple[str, int]]:
+    """The name words of a story: stem to (its commonest form, how often it is a name).
+
+    A word counts when it stands with a capital more often than small, sentence starts left out
+    unless the word is never written small at all.
+    """
+    capital: Counter[str] = Counter()
+    opening: Counter[str] = Counter()
+    small: Counter[str] = Counter()
+    forms: dict[str, Counter[str]] = {}
+    for span in sentence_spans(text):
+        at_start = True
+        for match in _WORD.finditer(text, span.start, span.end):
+            word = _POSSESSIVE.sub("", match.group())
+            key = stem(word)
+            if re.split(r"[’']", fold(word))[0] in STOP_WORDS:
+                at_start = False
+                continue  # "I'll" is no name
+            if word[:1].isupper() and not (word.isupper() and len(word) > 3):
+                starts = at_start or _opens_a_quote(text, match.start())
+                (opening if starts else capital)[key] += 1
+                forms.setdefault(key, Counter())[word] += 1
+            elif word[:1].islower():
+                small[key] += 1
+            at_start = False
+    names: dict[str, tuple[str, int]] = {}
+    for key, written in forms.items():
+        count = capital[key] + opening[key]
+        certain = capital[key] > small[key] or (opening[key] > 2 and not small[key])
+        if certain and len(key) > 1 and not {fold(form) for form in written} & _OPENERS:
+            names[key] = (written.most_common(1)[0][0], count)
+    return names
+
+
+def person_introduced(text: str) -> str | None:
+    """The first person named in the opening sentence, or None.
+
+    A place is told from a person by the word before it ("in Bagdad", "the North"), a passing name
+    from a character by coming back later in the story.
+    """
+    sentences = sentence_spans(text[:4000])
+    if not sentences:
+        return None
+    opening = sentences[0]
+    known = name_counts(text)
+    words = list(_WORD.finditer(text, opening.start, opening.end))
+    for run in _runs(text, words):
+        if run[0].start() == opening.start and fold(run[0].group()) in STOP_WORDS | _OPENERS:
+            run = run[1:]
+        if not run:
+            continue
+        before = [word for word in words if word.end() <= run[0].start()]
+        cue = fold(before[-1].group()) if before else ""
+        name = _name(text, run)
+        core = [word for word in name.words if word not in _HONORIFICS]
+        if not core or cue in _PLACE_CUES or set(core) & (_CALENDAR | _DESCENT):
+            continue
+        if cue == "the" and len(core) == len(name.words):
+            continue
+        if any(known.get(stem(word), ("", 0))[1] > 1 for word in core):
+            return name.text
+    return None
+
+
+def essential_words(name: Name) -> list[str]:
+    """The words of a name that must be known for it to be known: titles and descent left out."""
+    return [w for w in name.words if w not in _HONORIFICS | _DESCENT | _CALENDAR]
+
+
+def follows_the(question: str, name: Name) -> bool:
+    """Whether "the" or a like word stands before the name: "the King" may be any king."""
+    before = question[: name.start].rstrip().rsplit(None, 1)
+    return bool(before) and fold(before[-1]) in {"the", "a", "an", "this", "that", "his", "her"}
+
+
+def _says_who(name: Name) -> bool:
+    return bool(essential_words(name)) and not all(
+        w in STOP_WORDS and len(name.text) < 3 for w in name.words
+    )
+
+
+def _name(text: str, run: Sequence[re.Match[str]]) -> Name:
+    start = run[0].start()
+    last = _POSSESSIVE.sub("", run[-1].group())
+    end = run[-1].start() + len(last)
+    words = tuple(
+        part
+        for match in run
+        for part in re.split(r"[-’']", fold(_POSSESSIVE.sub("", match.group())))
+        if part and part not in STOP_WORDS
+    )
+    return Name(" ".join(text[start:end].split()), words, start, end)
+
+
+def _runs(text: str, words: Sequence[re.Match[str]]) -> Iterator[list[re.Match[str]]]:
+    """Maximal runs of capitalised words that only white space or a name's particle parts."""
+    run: list[re.Match[str]] = []
+    for word in words:
+        if not word.group()[0].isupper():
+            continue
+        if run:
+            gap = text[run[-1].end() : word.start()]
+            possessed = run[-1].group() != _POSSESSIVE.sub("", run[-1].group())
+            if not possessed and _JOIN.fullmatch(gap) and not _ends_sentence(gap, run[-1].group()):
+                run.append(word)
+                continue
+            yield run
+        run = [word]
+    if run:
+        yield run
+
+
+def _ends_sentence(gap: str, word: str) -> bool:
+    return gap.startswith(".") and len(word) > 1 and fold(word) not in _HONORIFICS
+
+
+def _without_opener(question: str, run: list[re.Match[str]]) -> list[re.Match[str]]:
+    """A sentence's first word is a name only if what follows it says so."""
+    first = run[0]
+    word = fold(_POSSESSIVE.sub("", first.group()))
+    if word in STOP_WORDS or word in _OPENERS:
+        return run[1:]
+    if len(run) > 1 or "-" in first.group():
+        return run
+    possessed = first.group() != _POSSESSIVE.sub("", first.group())
+    return run if possessed or _AFTER_A_SUBJECT.match(question, first.end()) else []
+
+
+def _opens_a_quote(text: str, position: int) -> bool:
+    return position > 0 and text[position - 1] in "\"“‘'«("

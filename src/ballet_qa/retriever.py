@@ -1,0 +1,186 @@
+"""Question to hits: a word search and a vector search, each candidate described, then fused.
+
+Candidates come from both searches, because each is right about different questions: words about
+those that repeat the story's words, vectors about those that do not. What tells them apart is how
+sure each list is, so the weights of the fusion depend on the question (fusion.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ballet_qa.encoder import SentenceEncoder
+from ballet_qa.errors import QuestionError
+from ballet_qa.fusion import FEATURES, Fusion, Signals, load_fusion
+from ballet_qa.index import Index
+from ballet_qa.settings import SETTINGS
+from ballet_qa.types import Encoder, FloatArray, Hit, IntArray
+from ballet_qa.words import terms
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question as the searches see it. ``vector`` has shape (dimension,)."""
+
+    text: str
+    terms: tuple[str, ...]
+    names: tuple[str, ...]
+    vector: FloatArray
+
+
+class Retriever:
+    """Searches one open index with the encoder it was built with."""
+
+    def __init__(self, index: Index, encoder: Encoder, fusion: Fusion | None = None) -> None:
+        """``fusion`` defaults to the weights that come with the package."""
+        self.index = index
+        self.encoder = encoder
+        self._fusion = fusion or load_fusion()
+
+    @classmethod
+    def load(
+        cls, index_dir: str | Path = SETTINGS.index, encoder: Encoder | None = None
+    ) -> Retriever:
+        """Open the index in ``index_dir`` and the encoder it names.
+
+        Raises IndexMissingError, IndexMismatchError or EncoderError, each with its remedy.
+        """
+        index = Index.open(index_dir)
+        encoder = encoder or SentenceEncoder(index.manifest.encoder)
+        index.check_encoder(encoder, Path(index_dir))
+        return cls(index, encoder)
+
+    def search(
+        self, query: str, top_k: int = SETTINGS.top_k, stories: Sequence[str] | None = None
+    ) -> list[Hit]:
+        """The ``top_k`` passages that answer best, by falling score; ties by their place.
+
+        ``stories`` (ids) narrows the search before anything is ranked. The same words in several
+        places are one hit, the others named in ``also_in``. Raises QuestionError on a blank or
+        over-long query or a ``top_k`` out of range, UnknownStoryError on an unknown id.
+        """
+        check_query(query, top_k)
+        rows = None if stories is None else self.index.story_rows(stories)
+        return self.hits(*self.rank(self.query(query), rows), top_k, rows)
+
+    def query(self, text: str) -> Query:
+        """The question made ready for both searches."""
+        return self._query(text, self.encoder.encode_queries([text])[0])
+
+    def _query(self, text: str, vector: FloatArray) -> Query:
+        names = [stem for name in self.index.names_in(text) for stem in name.stems]
+        return Query(text, tuple(dict.fromkeys(terms(text))), tuple(dict.fromkeys(names)), vector)
+
+    def rank(
+        self, query: Query, stories: Sequence[int] | None = None
+    ) -> tuple[IntArray, FloatArray]:
+        """Candidate passages by falling fused score, as (rows, scores); ``stories`` are rows."""
+        rows = self.candidates(query, stories)
+        scores = self._fusion.scores(self.signals(query, rows))
+        order = np.lexsort((rows, -scores))
+        return rows[order], scores[order]
+
+    def candidates(self, query: Query, stories: Sequence[int] | None = None) -> IntArray:
+        """The rows either search puts forward, in rising order."""
+        index = self.index
+        among = None if stories is None else index.passages_among(stories)
+        sentences_among = None if among is None else among[index.texts.sentence_passage]
+        limit = SETTINGS.words_candidates
+        found = [
+            index.terms.search(field, query.terms, limit, stories)[0] for field in ("own", "near")
+        ]
+        limit = SETTINGS.vector_candidates
+        found.append(index.passage_vectors.search(query.vector, limit, among)[0])
+        sentences = index.sentence_vectors.search(query.vector, limit, sentences_among)[0]
+        found.append(index.texts.sentence_passage[sentences])
+        return np.unique(np.concatenate(found)).astype(np.int32)
+
+    def signals(self, query: Query, rows: IntArray) -> Signals:
+        """What both searches say of each candidate, complete: nothing is missing for being low."""
+        index, texts = self.index, self.index.texts
+        owners = texts.passage_story[rows]
+        ceiling = max(index.terms.ceiling(query.terms), 1e-6)
+        whole = index.terms.score_stories(query.terms, [int(row) for row in np.unique(owners)])
+        best_whole = max(whole.values(), default=1.0)
+        naming = [index.terms.stories_with(name) for name in query.names]
+        named = [
+            np.mean([int(owner) in rows for rows in naming]) if naming else 0.0 for owner in owners
+        ]
+        around = np.unique(np.concatenate([rows - 1, rows, rows + 1]))
+        around = around[(around >= 0) & (around < len(texts.passage_story))]
+        best = dict(zip(around.tolist(), self._best_sentence(query, around).tolist(), strict=True))
+        last = len(texts.passage_story) - 1
+        neighbours = [
+            max(
+                [
+                    best[near]
+                    for near in (row - 1, row + 1)
+                    if 0 <= near <= last and texts.passage_story[near] == owner
+                ],
+                default=best[row],
+            )
+            for row, owner in zip(rows.tolist(), owners, strict=True)
+        ]
+        columns = {
+            "own": index.terms.score("own", query.terms, rows) / ceiling,
+            "near": index.terms.score("near", query.terms, rows) / ceiling,
+            "wide": index.terms.score("wide", query.terms, rows) / ceiling,
+            "story": [whole.get(int(owner), 0.0) / best_whole for owner in owners],
+            "named": named,
+            "passage": index.passage_vectors.rows(rows) @ query.vector,
+            "sentence": [best[row] for row in rows.tolist()],
+            "neighbour": neighbours,
+        }
+        features = np.stack([np.asarray(columns[name], np.float32) for name in FEATURES], axis=1)
+        weights = [index.terms.idf(term) for term in query.terms]
+        return Signals(features, named=bool(query.names), mean_idf=float(np.mean(weights or [0.0])))
+
+    def hits(
+        self,
+        rows: IntArray,
+        scores: FloatArray,
+        top_k: int,
+        stories: Sequence[int] | None = None,
+    ) -> list[Hit]:
+        """The first ``top_k`` distinct passages of a ranking."""
+        texts = self.index.texts
+        hits: list[Hit] = []
+        shown: set[int] = set()
+        for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
+            if len(hits) == top_k:
+                break
+            if row in shown:
+                continue
+            twins = texts.twins(row)
+            shown.update(twins)
+            owner = int(texts.passage_story[row])
+            others = {int(texts.passage_story[twin]) for twin in twins} - {owner}
+            if stories is not None:
+                others &= set(stories)
+            also_in = tuple(texts.story_id(other) for other in sorted(others))
+            hits.append(Hit(texts.passage(row), score, len(hits) + 1, texts.title(owner), also_in))
+        return hits
+
+    def _best_sentence(self, query: Query, rows: IntArray) -> FloatArray:
+        """The highest cosine among the sentences of each passage."""
+        ranges = [self.index.texts.sentence_rows(int(row)) for row in rows]
+        sentences = np.concatenate([np.arange(*r, dtype=np.int32) for r in ranges])
+        cosines = self.index.sentence_vectors.rows(sentences) @ query.vector
+        firsts = np.cumsum([0] + [end - start for start, end in ranges[:-1]])
+        return np.maximum.reduceat(cosines, firsts)
+
+
+def check_query(query: str, top_k: int) -> None:
+    """Raise QuestionError when the words or the number cannot be searched for."""
+    if not query.strip():
+        raise QuestionError("the question is blank; ask in a few words")
+    if len(query) > SETTINGS.max_question_chars:
+        raise QuestionError(
+            f"the question has {len(query):,} characters; at most {SETTINGS.max_question_chars:,}"
+        )
+    if not 1 <= top_k <= SETTINGS.max_top_k:
+        raise QuestionError(f"top_k is {top_k}; give a number from 1 to {SETTINGS.max_top_k:,}")

@@ -1,0 +1,51 @@
+"""Every default of the program, in one frozen record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Numbers that shape the program. Those that shape an index are written in its manifest."""
+
+    # where things are, and where the page is served
+    stories: str = "seeds"
+    index: str = "index"
+    host: str = "127.0.0.1"
+    port: int = 7860
+
+    # what may be asked
+    top_k: int = 5
+    max_top_k: int = 1000
+    max_question_chars: int = 2000
+    max_request_bytes: int = 64_000
+
+    # reading files
+    max_file_bytes: int = 256 * 1024 * 1024
+
+    # splitting; a change here makes every index older than it
+    longest_passage_words: int = 220
+    wrapped_line_chars: int = 100
+    lone_passage_words: int = 25
+
+    # searching
+    words_candidates: int = 200
+    vector_candidates: int = 200
+    read_candidates: int = 30
+
+    # answering: likelihoods between 0 and 1 (docs/answers.md shows what each costs and gains)
+    answer_from: float = 0.2
+    weak_evidence: float = 0.1
+    second_story_share: float = 0.4
+    second_nameless_share: float = 0.9
+
+    # the encoder
+    encoder: str = "all-MiniLM-L6-v2"
+    batch_size: int = 64
+
+    # generations of an index kept on disk
+    kept_generations: int = 2
+
+
+SETTINGS = Settings()

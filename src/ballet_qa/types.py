@@ -1,0 +1,178 @@
+"""The nouns of the domain, each defined once, and the protocols that can be replaced.
+
+Records are frozen and hold records; nothing here imports more than numpy's types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float32]
+IntArray: TypeAlias = NDArray[np.int32]
+
+Status: TypeAlias = Literal["answered", "ambiguous", "not_found"]
+Reason: TypeAlias = Literal["unknown_name", "no_evidence", "weak_evidence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters ``start:end`` of a story's text."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One story. ``id`` is its path below its root, without suffix."""
+
+    id: str
+    title: str
+    text: str = field(repr=False)
+    source: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoryEntry:
+    """A story as a catalogue lists it: everything but its text. ``length`` is in characters."""
+
+    id: str
+    title: str
+    source: str
+    sha256: str
+    length: int
+    opening: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A paragraph, or a part of a very long one.
+
+    ``story.text[start:end] == text``. ``number`` counts the story's paragraphs from 1; the parts
+    of one paragraph share it.
+    """
+
+    id: str
+    story_id: str
+    number: int
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage found. Higher scores are better; ``rank`` counts from 1.
+
+    ``title`` is the story's; ``also_in`` names the other stories that hold the same text.
+    """
+
+    passage: Passage
+    score: float
+    rank: int
+    title: str
+    also_in: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """Words quoted from a story: ``story.text[start:end] == quote``."""
+
+    story: Story
+    passage: Passage
+    start: int
+    end: int
+    quote: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One answer from one story.
+
+    ``confidence`` is a calibrated probability, or None where none has been calibrated.
+    """
+
+    answer: str
+    confidence: float | None
+    citation: Citation
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the stories say to a question, or why nothing is said.
+
+    ``reason`` is None unless ``status`` is ``not_found``; ``unknown`` then lists the names that
+    occur nowhere in the stories asked, and ``hits`` still holds the nearest passages.
+    """
+
+    question: str
+    status: Status
+    reason: Reason | None
+    findings: tuple[Finding, ...]
+    hits: tuple[Hit, ...]
+    unknown: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """Show the answer in a notebook."""
+        from ballet_qa import render
+
+        return render.answer_html(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a reader makes of one hit: the span that answers best, and how likely it does.
+
+    ``score`` orders the hits (higher is better); ``answerable`` is in [0, 1].
+    """
+
+    hit: Hit
+    span: Span
+    score: float
+    answerable: float
+
+
+class Encoder(Protocol):
+    """Turns text into unit vectors."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """What the vectors depend on: two encoders with one fingerprint give the same vectors."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """The length of a vector."""
+        ...
+
+    def encode_passages(self, texts: Sequence[str]) -> FloatArray:
+        """Rows of unit length, shape (len(texts), dimension)."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        """Rows of unit length, shape (len(texts), dimension)."""
+        ...
+
+
+class Reader(Protocol):
+    """Judges hits against a question and picks the words that answer."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it, with its version."""
+        ...
+
+    def read(self, question: str, hits: Sequence[Hit]) -> list[Reading]:
+        """One reading for each hit, best first."""
+        ...

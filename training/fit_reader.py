@@ -1,0 +1,202 @@
+"""Fit the numbers of the sentence reader (src/ballet_qa/reader.json) on the training questions.
+
+    python training/fit_reader.py --data ../shared/data --index /tmp/train-index
+
+Two logistic regressions (scikit-learn). The first picks the sentence of a right passage that holds
+the reference answer word for word. The second says how likely a passage answers, learnt from
+questions asked of libraries of 4 to 80 stories, drawn at random: those with an answer, and those
+without one in four forms: asked about a fact that the story does not tell (written by people),
+asked of a library that lacks the story, with the name of another story's person put in place of the
+right one, and with a person's own question asked of another story alone.
+`val` is not read here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+import ballet_qa.reader
+from ballet_qa.build import build_index
+from ballet_qa.evaluation import Question, is_right, load_questions
+from ballet_qa.names import names_in_question
+from ballet_qa.reader import EVIDENCE_FEATURES, SENTENCE_FEATURES, ReaderWeights, SentenceReader
+from ballet_qa.retriever import Retriever
+from ballet_qa.types import Hit
+from ballet_qa.words import fold
+
+READ = 10
+LIBRARY_SIZES = (4, 4, 8, 16, 23, 40, 80)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question put to a library; ``stories`` are rows. ``answerable`` is what is to be learnt."""
+
+    question: Question
+    stories: list[int]
+    answerable: bool
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--index", type=Path, required=True, help="where to build train's index")
+    parser.add_argument(
+        "--questions", type=int, default=2000, help="how many FairytaleQA questions"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    build_index(options.data / "fairytaleqa/train/stories", options.index)
+    retriever = Retriever.load(options.index)
+    rng = np.random.default_rng(options.seed)
+    told = load_questions(options.data / "fairytaleqa/train/questions.jsonl")
+    told = [told[i] for i in rng.choice(len(told), options.questions, replace=False)]
+    paraphrased = load_questions(options.data / "paraphrase/train.jsonl")
+
+    zeros = ReaderWeights(np.zeros(len(SENTENCE_FEATURES)), np.zeros(len(EVIDENCE_FEATURES) + 1))
+    reader = SentenceReader(retriever.index, retriever.encoder, zeros)
+    sentence = fit_sentences(reader, retriever, [*told, *paraphrased])
+    reader = SentenceReader(
+        retriever.index, retriever.encoder, ReaderWeights(sentence, zeros.evidence)
+    )
+    cases = list(make_cases(retriever, told, paraphrased, rng))
+    evidence = fit_evidence(reader, retriever, cases)
+    weights = {
+        "sentence": dict(zip(SENTENCE_FEATURES, map(rounded, sentence), strict=True)),
+        "evidence": dict(zip((*EVIDENCE_FEATURES, "bias"), map(rounded, evidence), strict=True)),
+    }
+    target = Path(ballet_qa.reader.__file__).with_name("reader.json")
+    target.write_text(json.dumps(weights, indent=1) + "\n", "utf-8")
+    print(f"wrote {target}")
+
+
+def fit_sentences(
+    reader: SentenceReader, retriever: Retriever, questions: list[Question]
+) -> np.ndarray:
+    """Weights for the choice of the sentence."""
+    rows, labels = [], []
+    for question in progress(questions, "sentences"):
+        if not question.answerable:
+            continue
+        asked = reader.asked(question.question)
+        for hit in gold_hits(retriever, question):
+            spans, features, _ = reader.sentence_features(asked, hit)
+            words = [
+                fold(hit.passage.text[s.start - hit.passage.start : s.end - hit.passage.start])
+                for s in spans
+            ]
+            holds = [any(fold(a) in sentence for a in question.answers) for sentence in words]
+            if len(spans) > 1 and 0 < sum(holds) < len(holds):
+                rows += list(features)
+                labels += holds
+    weights, _ = logistic(np.array(rows), np.array(labels))
+    return weights
+
+
+def fit_evidence(reader: SentenceReader, retriever: Retriever, cases: list[Case]) -> np.ndarray:
+    """Weights for how likely a passage answers, the bias last."""
+    rows, labels = [], []
+    for case in progress(cases, "evidence"):
+        hits = candidates(retriever, case)
+        if not hits:
+            continue
+        asked = reader.asked(case.question.question)
+        chosen = [reader.choose_sentence(asked, hit) for hit in hits]
+        rows += list(reader.evidence(asked, hits, chosen))
+        labels += [case.answerable and is_right(h.passage, case.question.evidence) for h in hits]
+    weights, bias = logistic(np.array(rows), np.array(labels))
+    return np.append(weights, bias)
+
+
+def make_cases(
+    retriever: Retriever,
+    told: list[Question],
+    paraphrased: list[Question],
+    rng: np.random.Generator,
+) -> Iterator[Case]:
+    """Questions with and without an answer, each with a library of its own."""
+    texts = retriever.index.texts
+    everything = texts.story_count
+
+    def library(story: int | None) -> list[int]:
+        drawn = rng.choice(everything, rng.choice(LIBRARY_SIZES), replace=False).tolist()
+        return sorted({*drawn, story} if story is not None else set(drawn))
+
+    for question in paraphrased:
+        if question.answerable:
+            yield Case(question, library(texts.story_row(question.evidence[0].story)), True)
+        else:
+            yield Case(question, list(range(everything)), False)
+    for question in told:
+        home = texts.story_row(question.evidence[0].story)
+        assert home is not None
+        yield Case(question, library(home), True)
+        others = [row for row in library(None) if row != home]
+        names = names_in_question(question.question)
+        if not names:
+            yield Case(question, others, False)
+            continue
+        other = int(rng.choice(others))
+        known = [name for name, count in texts.names_of(other)[:3] if count > 2]
+        if known:
+            swapped = question.question.replace(names[0].text, str(rng.choice(known)))
+            yield Case(replace(question, question=swapped), others, False)
+
+
+def candidates(retriever: Retriever, case: Case) -> list[Hit]:
+    """The passages that would be read: those of stories that hold the question's names."""
+    index = retriever.index
+    holding = set(case.stories)
+    for name in index.names_in(case.question.question):
+        for stem in name.stems:
+            holding &= index.terms.stories_with(stem)
+    if not holding:
+        return []
+    query = retriever.query(case.question.question)
+    rows, scores = retriever.rank(query, case.stories)
+    keep = np.isin(index.texts.passage_story[rows], list(holding))
+    return retriever.hits(rows[keep], scores[keep], READ, sorted(holding))
+
+
+def gold_hits(retriever: Retriever, question: Question) -> list[Hit]:
+    """The passages that lie in the evidence."""
+    texts = retriever.index.texts
+    story = texts.story_row(question.evidence[0].story)
+    assert story is not None
+    right = [p for p in texts.passages_of(story) if is_right(p, question.evidence)]
+    return [Hit(passage, 0.0, 1, "") for passage in right]
+
+
+def logistic(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
+    """A logistic regression on standardised columns, given back for the columns as they are."""
+    scaler = StandardScaler().fit(rows)
+    model = LogisticRegression(C=1.0, max_iter=2000).fit(scaler.transform(rows), labels)
+    weights = model.coef_[0] / scaler.scale_
+    accuracy = model.score(scaler.transform(rows), labels)
+    print(f"{len(rows)} rows, {labels.mean():.3f} right, accuracy {accuracy:.3f}")
+    return weights, float(model.intercept_[0] - weights @ scaler.mean_)
+
+
+def rounded(value: float) -> float:
+    return round(float(value), 4)
+
+
+def progress(items: list[Any], what: str) -> Iterator[Any]:
+    for number, item in enumerate(items, start=1):
+        if number % 200 == 0 or number == len(items):
+            print(f"{what}: {number} of {len(items)}", file=sys.stderr, flush=True)
+        yield item
+
+
+if __name__ == "__main__":
+    main()
