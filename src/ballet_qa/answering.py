@@ -6,7 +6,7 @@ about somebody who is in two of them gets an answer from each that has one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ballet_qa.index import Index, QuestionName
@@ -14,6 +14,7 @@ from ballet_qa.reader import READER_NAME, SentenceReader
 from ballet_qa.retriever import Retriever, check_query
 from ballet_qa.settings import SETTINGS
 from ballet_qa.types import Answer, Citation, Encoder, Finding, Hit, Reader, Reading, Reason, Status
+from ballet_qa.words import fold
 
 __all__ = ["READER_NAME", "Answerer", "example_questions"]
 
@@ -87,12 +88,22 @@ class Answerer:
         together = self._holding([name], asked)
         if not together:
             return False
+        if len(name.stems) > 1 and self._is_a_phrase(name, together):
+            return True
         for stem in name.stems:
             named = texts.stories_naming(stem) & together
             small = terms.stories_with(stem) & together
             if not named and not (small and name.maybe_common):
                 return False
         return True
+
+    def _is_a_phrase(self, name: QuestionName, rows: Iterable[int]) -> bool:
+        """Whether one of these stories has the name's words side by side, capitals or not."""
+        wanted = " ".join(fold(name.text).split())
+        stories = (self.index.texts.story(row) for row in rows)
+        return any(
+            wanted in " ".join(fold(f"{story.title} {story.text}").split()) for story in stories
+        )
 
     def _holding(self, names: Sequence[QuestionName], asked: Sequence[int]) -> frozenset[int]:
         """The rows of the stories asked in which every one of these names occurs."""
@@ -111,7 +122,7 @@ class Answerer:
         best: dict[str, Reading] = {}
         for reading in readings:
             best.setdefault(reading.hit.passage.story_id, reading)
-        chosen = sorted(best.values(), key=lambda r: (-r.answerable, r.hit.rank))
+        chosen = list(best.values())
         if not chosen or chosen[0].answerable < SETTINGS.answer_from:
             return []
         share = SETTINGS.second_story_share if several else SETTINGS.second_nameless_share

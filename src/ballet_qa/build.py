@@ -23,7 +23,7 @@ from ballet_qa.generation import (
     splitting_settings,
 )
 from ballet_qa.index import PASSAGE_VECTORS, SENTENCE_VECTORS, TERMS, TEXTS, Index
-from ballet_qa.names import name_counts
+from ballet_qa.names import name_counts, title_names
 from ballet_qa.passages import sentence_spans, split_passages, word_count
 from ballet_qa.settings import SETTINGS
 from ballet_qa.terms import TermsWriter
@@ -137,7 +137,8 @@ class _GenerationWriter:
         passages = split_passages(story.id, story.text)
         sentences = [sentence_spans(story.text, p.start, p.end) for p in passages]
         vectors = kept or self._embed(story, passages, sentences)
-        self.texts.add_story(story, passages, sentences, name_counts(story.text))
+        names = title_names(story.title) | name_counts(story.text)
+        self.texts.add_story(story, passages, sentences, names)
         self._terms.add_story(
             self.texts.stories - 1, story.title, story.text, [p.text for p in passages]
         )

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from ballet_qa.errors import BalletQAError, QuestionFileError
+from ballet_qa.errors import BalletQAError, QuestionError, QuestionFileError
 from ballet_qa.settings import SETTINGS
 
 if TYPE_CHECKING:
     from ballet_qa.build import BuildReport
+
+# Typer carries its own copy of click in some versions and uses the installed one in others.
+_UsageError: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
 
 app = typer.Typer(
     help="Ask a library of stories: the passage that answers, word for word, and its story.",
@@ -53,17 +56,22 @@ Batch = Annotated[
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
     try:
-        app(standalone_mode=True)
+        code = app(standalone_mode=False)
+    except QuestionError as error:
+        _fail(error, 2)
     except BalletQAError as error:
-        print(f"ballet-qa: {_one_line(error)}", file=sys.stderr)
-        sys.exit(3)
-    except KeyboardInterrupt:
-        print("ballet-qa: interrupted; nothing was changed", file=sys.stderr)
-        sys.exit(3)
+        _fail(error, 3)
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            sys.exit(2)
+        _fail(error.format_message() + "; --help explains", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; nothing was changed", 3)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has left; say nothing more
         sys.exit(3)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 @app.command()
@@ -248,6 +256,11 @@ def evaluate(
     else:
         for path, report in zip(questions, reports, strict=True):
             print(report_text(path.name, report))
+
+
+def _fail(error: object, code: int) -> NoReturn:
+    print(f"ballet-qa: {_one_line(error)}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _one_of(question: str | None, batch: str | None) -> None:

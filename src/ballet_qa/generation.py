@@ -1,6 +1,6 @@
 """Generations on disk: immutable folders, each describing itself, and a pointer to the live one.
 
-    index/live                      the id of the live generation
+    index/live                      the live generation's id and the sha256 of its manifest
     index/generations/<id>/         manifest.json and the files it names, never changed
 
 A generation is written beside the others, its files and folder are fsynced and checked against the
@@ -55,23 +55,30 @@ def splitting_settings() -> dict[str, int]:
 
 
 def live_generation(index_dir: Path) -> Path:
-    """The folder of the live generation. Raises IndexMissingError or IndexMismatchError."""
+    """The folder of the live generation, its manifest whole.
+
+    Raises IndexMissingError when there is none, IndexMismatchError when it cannot be trusted.
+    """
+    remedy = f"run: {build_command(index_dir)}"
     try:
-        generation_id = (index_dir / "live").read_text("utf-8").strip()
+        words = (index_dir / "live").read_text("utf-8").split()
     except FileNotFoundError:
-        raise IndexMissingError(
-            f"no index in {index_dir}; run: {build_command(index_dir)}"
-        ) from None
+        raise IndexMissingError(f"no index in {index_dir}; {remedy}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise IndexMismatchError(
-            f"{index_dir / 'live'} cannot be read ({error}); run: {build_command(index_dir)}"
+            f"{index_dir / 'live'} cannot be read ({error}); {remedy}"
         ) from error
+    generation_id, checksum = words if len(words) == 2 else (" ".join(words), "")
     folder = index_dir / "generations" / generation_id
     if not generation_id or Path(generation_id).name != generation_id or not folder.is_dir():
         raise IndexMismatchError(
-            f"{index_dir / 'live'} names {generation_id!r}, which is not there; "
-            f"run: {build_command(index_dir)}"
+            f"{index_dir / 'live'} names {generation_id!r}, which is not there; {remedy}"
         )
+    manifest = folder / _MANIFEST
+    if not manifest.is_file():
+        raise IndexMismatchError(f"{manifest} is missing; {remedy}")
+    if sha256_of(manifest) != checksum:
+        raise IndexMismatchError(f"{manifest} is damaged; {remedy}")
     return folder
 
 
@@ -147,7 +154,7 @@ def publish(part: Path, manifest: Manifest) -> Path:
     part.rename(folder)
     _fsync(folder.parent)
     pointer = index_dir / "live.part"
-    pointer.write_text(folder.name + "\n", "utf-8")
+    pointer.write_text(f"{folder.name} {sha256_of(folder / _MANIFEST)}\n", "utf-8")
     _fsync(pointer)
     pointer.replace(index_dir / "live")
     _fsync(index_dir)

@@ -20,6 +20,7 @@ _BOMS = (
     (b"\xff\xfe", "utf-16-le"),
     (b"\xfe\xff", "utf-16-be"),
 )
+_COMMONEST = "cp1252"
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 
@@ -87,9 +88,15 @@ def _decoded(data: bytes) -> tuple[str, str | None]:
         raise LoadError("binary, not text; convert it to text first")
     import charset_normalizer
 
-    best = charset_normalizer.from_bytes(data).best()
+    matches = charset_normalizer.from_bytes(data)
+    best = matches.best()
     if best is None:
         raise LoadError("in no encoding that could be recognised; save it as UTF-8")
+    for match in matches:
+        # The detector breaks ties by the alphabet; of equals, Western Europe's is far commonest.
+        tied = (match.chaos, match.coherence) == (best.chaos, best.coherence)
+        if tied and _COMMONEST in match.could_be_from_charset:
+            return str(match), _COMMONEST
     return str(best).removeprefix("\ufeff"), best.encoding
 
 

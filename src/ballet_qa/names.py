@@ -47,11 +47,12 @@ _DESCENT = frozenset(
     african american arab arabian arabic asian australian austrian british canadian celtic
     chinese christian danish dutch egyptian english european finnish flemish french german
     greek hungarian icelandic indian iranian irish islamic italian japanese jewish korean
-    latin mexican moroccan muslim norse norwegian parisian persian polish portuguese roman
+    latin mexican moroccan muslim nordic norse norwegian parisian persian polish portuguese roman
     romanian russian scandinavian scotch scots scottish siberian slavic spanish swedish swiss
     turkish ukrainian viking welsh
     """.split()
 )
+_DETERMINERS = frozenset("the a an this that his her its their my your our".split())
 _OPENERS = frozenset(
     """
     describe explain find give list mention name quote say show summarise summarize according
@@ -79,9 +80,8 @@ class Name:
 def names_in_question(question: str) -> list[Name]:
     """The proper names a question holds, by its capitals; none if it is written all in capitals."""
     words = list(_WORD.finditer(question))
-    lower = sum(word.group()[0].islower() for word in words)
-    if words and lower < len(words) / 4 and len(words) > 3:
-        return []  # TITLE CASE or shouting: capitals say nothing
+    if len(words) > 3 and not any(word.group()[0].islower() for word in words):
+        return []  # Title Case or shouting: capitals say nothing
     starts = {span.start for span in sentence_spans(question)}
     found = []
     for run in _runs(question, words):
@@ -105,18 +105,18 @@ def name_counts(text: str) -> dict[str, tuple[str, int]]:
     for span in sentence_spans(text):
         at_start = True
         for match in _WORD.finditer(text, span.start, span.end):
-            word = _POSSESSIVE.sub("", match.group())
-            key = stem(word)
-            if re.split(r"[’']", fold(word))[0] in STOP_WORDS:
-                at_start = False
-                continue  # "I'll" is no name
-            if word[:1].isupper() and not (word.isupper() and len(word) > 3):
-                starts = at_start or _opens_a_quote(text, match.start())
-                (opening if starts else capital)[key] += 1
-                forms.setdefault(key, Counter())[word] += 1
-            elif word[:1].islower():
-                small[key] += 1
+            whole = _POSSESSIVE.sub("", match.group())
+            starts = at_start or _opens_a_quote(text, match.start())
             at_start = False
+            if re.split(r"[’']", fold(whole))[0] in STOP_WORDS:
+                continue  # "I'll" is no name
+            for word in re.split(r"[-’']", whole):
+                key = stem(word)
+                if word[:1].isupper() and not (word.isupper() and len(word) > 3):
+                    (opening if starts else capital)[key] += 1
+                    forms.setdefault(key, Counter())[word] += 1
+                elif word[:1].islower():
+                    small[key] += 1
     names: dict[str, tuple[str, int]] = {}
     for key, written in forms.items():
         count = capital[key] + opening[key]
@@ -124,6 +124,12 @@ def name_counts(text: str) -> dict[str, tuple[str, int]]:
         if certain and len(key) > 1 and not {fold(form) for form in written} & _OPENERS:
             names[key] = (written.most_common(1)[0][0], count)
     return names
+
+
+def title_names(title: str) -> dict[str, tuple[str, int]]:
+    """Every word of a title, as name_counts has them: a story may be asked for by its title."""
+    words = (match.group() for match in _WORD.finditer(title))
+    return {stem(part): (part, 0) for word in words for part in re.split(r"[-’']", word) if part}
 
 
 def person_introduced(text: str) -> str | None:
@@ -151,20 +157,27 @@ def person_introduced(text: str) -> str | None:
             continue
         if cue == "the" and len(core) == len(name.words):
             continue
-        if any(known.get(stem(word), ("", 0))[1] > 1 for word in core):
+        again = sum(word.group() == run[-1].group() for word in _WORD.finditer(text))
+        first_again = sum(word.group() == run[0].group() for word in _WORD.finditer(text))
+        known_again = any(known.get(stem(word), ("", 0))[1] > 1 for word in core)
+        if known_again or (len(core) > 1 and max(again, first_again) > 1):
             return name.text
     return None
 
 
 def essential_words(name: Name) -> list[str]:
     """The words of a name that must be known for it to be known: titles and descent left out."""
-    return [w for w in name.words if w not in _HONORIFICS | _DESCENT | _CALENDAR]
+    aside = _HONORIFICS | _DESCENT | _CALENDAR
+    return [word for word in name.words if word not in aside and len(word) > 1]
 
 
 def follows_the(question: str, name: Name) -> bool:
     """Whether "the" or a like word stands before the name: "the King" may be any king."""
     before = question[: name.start].rstrip().rsplit(None, 1)
-    return bool(before) and fold(before[-1]) in {"the", "a", "an", "this", "that", "his", "her"}
+    if not before:
+        return False
+    last = before[-1]
+    return fold(last) in _DETERMINERS or bool(_POSSESSIVE.search(last) and len(last) > 2)
 
 
 def _says_who(name: Name) -> bool:

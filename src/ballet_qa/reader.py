@@ -64,6 +64,13 @@ _PLACE = re.compile(
     outside|home|there|here|beneath|among|across|along|toward|towards)\b""",
     re.IGNORECASE | re.VERBOSE,
 )
+_COLOUR = re.compile(
+    r"""\b(?:black|white|red|blue|green|yellow|brown|gr[ae]y|golden|gold|silver|silvery|purple|pink|
+    orange|scarlet|crimson|raven|fair|dark|pale|blonde?|rosy|violet)\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_NAMING = re.compile(r"\b(?:called|named?|known\s+as|nickname\w*|titled?|read)\b|[\"“]", re.I)
+_SPEECH = re.compile(r"[\"“”«»]|(?<!\w)[‘']\w")
 _KINDS: tuple[tuple[str, re.Pattern[str], re.Pattern[str]], ...] = (
     (
         "number",
@@ -73,6 +80,9 @@ _KINDS: tuple[tuple[str, re.Pattern[str], re.Pattern[str]], ...] = (
     ("time", re.compile(r"\bwhen\b|\bwhat\s+(?:year|day|time|month|date)\b", re.I), _TIME),
     ("reason", re.compile(r"\bwhy\b", re.I), _REASON),
     ("place", re.compile(r"\bwhere\b", re.I), _PLACE),
+    ("colour", re.compile(r"\bcolou?r\b", re.I), _COLOUR),
+    ("name", re.compile(r"\b(?:name|named|called|nickname|title)\b", re.I), _NAMING),
+    ("speech", re.compile(r"\b(?:say|said|tell|told|reply|answer|ask|shout|cry)\b", re.I), _SPEECH),
 )
 
 
@@ -124,7 +134,7 @@ class SentenceReader:
         logits = evidence @ self._weights.evidence[:-1] + self._weights.evidence[-1]
         likely = 1 / (1 + np.exp(-logits))
         readings = [
-            Reading(hit, span, float(logit), float(p))
+            Reading(hit, span, hit.score + float(logit), float(p))
             for hit, (span, _), logit, p in zip(hits, chosen, logits, likely, strict=True)
         ]
         return sorted(readings, key=lambda reading: (-reading.score, reading.hit.rank))

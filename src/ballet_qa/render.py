@@ -97,8 +97,8 @@ def headline(answer: Answer) -> str:
         verb = "is" if len(answer.unknown) == 1 else "are"
         return f"Not in these stories: {names} {verb} nowhere in them."
     if answer.reason == "no_evidence":
-        return "Not in these stories: who you ask about may be there, but this is not told."
-    return "The stories may not say. The nearest passages are only weak evidence."
+        return "Not in these stories: nothing in them tells this."
+    return "Perhaps not in these stories: only weak evidence was found."
 
 
 def answer_text(answer: Answer) -> str:
@@ -201,11 +201,11 @@ def _findings(answer: Answer) -> list[tuple[Finding, str, str, str]]:
 
 
 def _around_span(finding: Finding) -> tuple[str, str, str]:
-    """The quote before, in and after the words that answer."""
+    """The quote before, in and after the words that answer, which may be none of it."""
     quote, answer = finding.citation.quote, finding.answer
     at = quote.find(answer)
     if at < 0 or answer == quote:
-        return "", quote, ""
+        return quote, "", ""  # nothing stands out where everything does
     return quote[:at], answer, quote[at + len(answer) :]
 
 

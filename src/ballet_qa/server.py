@@ -108,7 +108,14 @@ def run(index_dir: str | Path, *, host: str = SETTINGS.host, port: int = SETTING
     app = create_app(Answerer.load(index_dir))
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
     print(f"The reading room is open at http://{shown}:{port} (Ctrl-C closes it)", flush=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning", proxy_headers=False)
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        proxy_headers=False,
+        timeout_graceful_shutdown=3,  # an open page holds a stream that never ends by itself
+    )
 
 
 def check_port_is_free(host: str, port: int) -> None:

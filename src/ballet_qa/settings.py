@@ -35,8 +35,8 @@ class Settings:
     read_candidates: int = 30
 
     # answering: likelihoods between 0 and 1 (docs/answers.md shows what each costs and gains)
-    answer_from: float = 0.2
-    weak_evidence: float = 0.1
+    answer_from: float = 0.06
+    weak_evidence: float = 0.03
     second_story_share: float = 0.4
     second_nameless_share: float = 0.9
 

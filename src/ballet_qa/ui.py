@@ -99,7 +99,7 @@ def build_page(answerer: Answerer) -> gr.Blocks:
             with gr.Column(scale=2, min_width=300):
                 cards = gr.HTML("", elem_id="passages", js_on_load=_TELL_WHAT_WAS_CLICKED)
         with gr.Sidebar(
-            position="right", open=False, width="min(100%, 40rem)", elem_id="reader-panel"
+            position="right", open=False, width="min(100%, 34rem)", elem_id="reader-panel"
         ) as panel:
             reader = gr.HTML(render.page_html("no_story.html"), elem_id="reader")
 

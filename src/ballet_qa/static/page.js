@@ -22,7 +22,12 @@
     if (here && here !== follow.last) { follow.last = here; here.scrollIntoView({ block: 'center' }); }
     const turns = document.querySelectorAll('#conversation .bq-turn');
     if (turns.length !== follow.turns) {
-      if (turns.length > (follow.turns || 0)) turns[turns.length - 1].scrollIntoView({ block: 'nearest' });
+      if (turns.length > (follow.turns || 0)) {
+        // the box stays in view, unless the answer is so long that its beginning would leave it
+        const row = document.querySelector('#ask-row');
+        if (row) row.scrollIntoView({ block: 'nearest' });
+        turns[turns.length - 1].scrollIntoView({ block: 'nearest' });
+      }
       follow.turns = turns.length;
     }
   });
