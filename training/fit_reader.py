@@ -90,7 +90,7 @@ def fit_sentences(
             continue
         asked = reader.asked(question.question)
         for hit in gold_hits(retriever, question):
-            spans, features, _ = reader.sentence_features(asked, hit)
+            spans, features = reader.sentence_features(asked, hit)
             words = [
                 fold(hit.passage.text[s.start - hit.passage.start : s.end - hit.passage.start])
                 for s in spans

@@ -139,21 +139,19 @@ class SentenceReader:
         ]
         return sorted(readings, key=lambda reading: (-reading.score, reading.hit.rank))
 
-    def asked(self, question: str, vector: FloatArray | None = None) -> _Asked:
+    def asked(self, question: str) -> _Asked:
         """The question made ready."""
         kind = next((kind for kind in _KINDS if kind[1].search(question)), None)
         return _Asked(
             weights={term: self._index.terms.idf(term) for term in terms(question)},
             names=frozenset(s for name in self._index.names_in(question) for s in name.stems),
-            vector=self._encoder.encode_queries([question])[0] if vector is None else vector,
+            vector=self._encoder.encode_queries([question])[0],
             kind=kind[0] if kind else None,
             fits=kind[2] if kind else None,
         )
 
-    def sentence_features(
-        self, asked: _Asked, hit: Hit
-    ) -> tuple[list[Span], NDArray[np.float64], list[frozenset[str]]]:
-        """The sentences of a hit, a row of SENTENCE_FEATURES for each, and their stems."""
+    def sentence_features(self, asked: _Asked, hit: Hit) -> tuple[list[Span], NDArray[np.float64]]:
+        """The sentences of a hit, and a row of SENTENCE_FEATURES for each."""
         texts = self._index.texts
         row = texts.passage_row(hit.passage.id)
         assert row is not None, f"{hit.passage.id} is not of this index"
@@ -180,11 +178,11 @@ class SentenceReader:
                     min(len(sentence), 400) / 400,
                 ]
             )
-        return spans, np.array(rows), stems
+        return spans, np.array(rows)
 
     def choose_sentence(self, asked: _Asked, hit: Hit) -> tuple[Span, NDArray[np.float64]]:
         """The sentence of a hit that answers best, and its features."""
-        spans, features, _ = self.sentence_features(asked, hit)
+        spans, features = self.sentence_features(asked, hit)
         best = int(np.argmax(features @ self._weights.sentence))
         return spans[best], features[best]
 

@@ -1,8 +1,7 @@
-"""The forms an answer takes: JSON, plain text, Markdown and HTML. The only place that escapes."""
+"""The forms an answer takes: JSON, plain text and HTML. The only place that escapes."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ from markupsafe import Markup, escape
 
 from ballet_qa.types import Answer, Finding, Hit, Passage, Span, Story, StoryEntry
 
-_MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$&:@])")
 _HTML = Environment(
     loader=PackageLoader("ballet_qa", "templates"),
     autoescape=True,
@@ -119,22 +117,6 @@ def hit_text(hit: Hit) -> str:
     also = f" (also in {', '.join(hit.also_in)})" if hit.also_in else ""
     place = f"{hit.title}, paragraph {hit.passage.number}  [{hit.passage.story_id}]{also}"
     return f"{hit.rank:>2}. {hit.score:.3f}  {place}\n    {_one_line(hit.passage.text)}"
-
-
-def answer_markdown(answer: Answer) -> str:
-    """The answer as Markdown in which no character of a story is a mark."""
-    lines = [f"**{markdown_escape(answer.question)}**", ""]
-    if headline(answer):
-        lines += [markdown_escape(headline(answer)), ""]
-    for finding in answer.findings:
-        quote = markdown_escape(_one_line(finding.citation.quote))
-        lines += [f"> {quote}", ">", f"> — {markdown_escape(_source(finding))}", ""]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def markdown_escape(text: str) -> str:
-    """Text that Markdown shows as it is: no mark, link, image, tag or formula survives."""
-    return _MARKDOWN_SPECIAL.sub(r"\\\1", text)
 
 
 def answer_html(answer: Answer) -> str:

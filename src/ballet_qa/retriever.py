@@ -69,9 +69,7 @@ class Retriever:
 
     def query(self, text: str) -> Query:
         """The question made ready for both searches."""
-        return self._query(text, self.encoder.encode_queries([text])[0])
-
-    def _query(self, text: str, vector: FloatArray) -> Query:
+        (vector,) = self.encoder.encode_queries([text])
         names = [stem for name in self.index.names_in(text) for stem in name.stems]
         return Query(text, tuple(dict.fromkeys(terms(text))), tuple(dict.fromkeys(names)), vector)
 
@@ -80,6 +78,8 @@ class Retriever:
     ) -> tuple[IntArray, FloatArray]:
         """Candidate passages by falling fused score, as (rows, scores); ``stories`` are rows."""
         rows = self.candidates(query, stories)
+        if len(rows) == 0:
+            return rows, np.zeros(0, dtype=np.float32)
         scores = self._fusion.scores(self.signals(query, rows))
         order = np.lexsort((rows, -scores))
         return rows[order], scores[order]

@@ -17,7 +17,7 @@ class Settings:
 
     # what may be asked
     top_k: int = 5
-    max_top_k: int = 1000
+    max_top_k: int = 200  # each search puts forward as many, so that there always are top_k
     max_question_chars: int = 2000
     max_request_bytes: int = 64_000
 

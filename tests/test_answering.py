@@ -1,0 +1,139 @@
+"""Answers from the four seeds with the real encoder, and the forms they take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ballet_qa import render
+from ballet_qa.answering import Answerer, example_questions
+from ballet_qa.types import Span
+from conftest import IVANOV, KALMURZAEVA, KUZNETSOVA, ROCHE
+
+QUESTIONS = [
+    json.loads(line)
+    for line in Path(__file__).with_name("seed_questions.jsonl").read_text("utf-8").splitlines()
+]
+ANSWERABLE = [line for line in QUESTIONS if "story" in line]
+UNANSWERABLE = [line for line in QUESTIONS if "story" not in line]
+
+
+def test_the_seeds_answer_what_they_tell(answerer: Answerer) -> None:
+    """Written by us while building, so a floor against regressions and no measure of quality."""
+    story = passage = quote = 0
+    for line in ANSWERABLE:
+        answer = answerer.answer(line["question"])
+        places = [(hit.passage.story_id, hit.passage.number) for hit in answer.hits]
+        story += places[0][0] == line["story"]
+        passage += (line["story"], line["number"]) in places[:3]
+        quote += any(line["holds"] in finding.citation.quote for finding in answer.findings)
+    assert len(ANSWERABLE) == 26
+    assert story >= 25
+    assert passage >= 24
+    assert quote >= 21
+
+
+def test_the_seeds_do_not_answer_what_they_do_not_tell(answerer: Answerer) -> None:
+    refused = [answerer.answer(line["question"]).status == "not_found" for line in UNANSWERABLE]
+    assert len(refused) == 16
+    assert sum(refused) >= 13
+
+
+def test_every_quote_stands_in_its_story(answerer: Answerer) -> None:
+    for line in QUESTIONS:
+        answer = answerer.answer(line["question"])
+        for finding in answer.findings:
+            citation = finding.citation
+            assert citation.story.text[citation.start : citation.end] == citation.quote
+            assert citation.passage.start <= citation.start < citation.end <= citation.passage.end
+            assert finding.answer in citation.quote
+            assert finding.confidence is None
+
+
+def test_one_finding_a_story_when_a_name_fits_two(answerer: Answerer) -> None:
+    answer = answerer.answer("Where did Amélie grow up?")
+    assert (answer.status, answer.reason) == ("ambiguous", None)
+    told = {finding.citation.story.id: finding.citation.quote for finding in answer.findings}
+    assert told.keys() == {IVANOV, KUZNETSOVA}
+    assert "a small village" in told[IVANOV]
+    assert "Moscow" in told[KUZNETSOVA]
+
+
+@pytest.mark.parametrize("question", ["Where did amelie grow up?", "where did amélie grow up"])
+def test_a_name_is_known_without_its_accent_or_capital(answerer: Answerer, question: str) -> None:
+    stories = {f.citation.story.id for f in answerer.answer(question).findings}
+    assert stories == {IVANOV, KUZNETSOVA}
+
+
+@pytest.mark.parametrize(
+    ("question", "unknown"),
+    [
+        ("Where was Natasha Petrova born?", ("Natasha Petrova",)),
+        ("Did Camilla dance with Odile?", ("Odile",)),
+        ("Where did Camilla Ivanov grow up?", ("Camilla Ivanov",)),
+        ("How did Joy feel about the music?", ("Joy",)),
+        ("Natasha was born where?", ("Natasha",)),
+    ],
+)
+def test_an_unknown_name_is_never_answered(
+    answerer: Answerer, question: str, unknown: tuple[str, ...]
+) -> None:
+    answer = answerer.answer(question)
+    assert (answer.status, answer.reason) == ("not_found", "unknown_name")
+    assert (answer.unknown, answer.findings) == (unknown, ())
+    assert len(answer.hits) == 5
+
+
+def test_a_name_must_be_in_the_stories_asked(answerer: Answerer) -> None:
+    answer = answerer.answer("Who is Colette?", stories=[ROCHE, KALMURZAEVA])
+    assert (answer.reason, answer.unknown) == ("unknown_name", ("Colette",))
+    assert {hit.passage.story_id for hit in answer.hits} == {ROCHE, KALMURZAEVA}
+    answer = answerer.answer("Who is Colette?", 3, stories=[KUZNETSOVA])
+    assert answer.findings[0].citation.story.id == KUZNETSOVA
+    assert [hit.rank for hit in answer.hits] == [1, 2, 3]
+
+
+def test_people_of_two_stories_have_no_story_in_common(answerer: Answerer) -> None:
+    answer = answerer.answer("When did Camilla meet Colette?")
+    assert (answer.status, answer.reason, answer.findings) == ("not_found", "no_evidence", ())
+
+
+def test_the_cited_passage_comes_first(answerer: Answerer) -> None:
+    for line in ANSWERABLE:
+        answer = answerer.answer(line["question"])
+        cited = [finding.citation.passage.id for finding in answer.findings]
+        assert [hit.passage.id for hit in answer.hits][: len(cited)] == cited
+
+
+def test_examples_come_from_the_collection_and_are_answered(answerer: Answerer) -> None:
+    examples = example_questions(answerer)
+    assert len(set(examples)) == len(examples) == 4
+    assert all(answerer.answer(question).findings for question in examples)
+
+
+def test_html_is_escaped_and_marked(answerer: Answerer) -> None:
+    question = "Who owns the café? <script>alert(1)</script>"
+    answer = answerer.answer(question)
+    html = answer._repr_html_()
+    assert "<script>" not in html
+    assert "<blockquote>“The café&#39;s owner" in html
+    page = render.conversation_html([answer], error="<b>", stories=4)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "&lt;b&gt;" in page
+
+
+@given(
+    text=st.text(alphabet="ab<>&\"'$`{}", max_size=20),
+    spans=st.lists(st.tuples(st.integers(0, 25), st.integers(0, 25)), max_size=4),
+)
+def test_marking_keeps_every_character(text: str, spans: list[tuple[int, int]]) -> None:
+    import html
+    import re
+
+    shown = str(render.marked(text, 3, [Span(*span) for span in spans]))
+    assert html.unescape(re.sub(r"</?mark>", "", shown)) == text
+    assert shown.count("<mark>") == shown.count("</mark>") <= len(spans)

@@ -1,0 +1,58 @@
+"""Floors under the measures, on val's library; the README has the figures and their commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ballet_qa.answering import Answerer
+from ballet_qa.build import build_index
+from ballet_qa.encoder import SentenceEncoder
+from ballet_qa.evaluation import first_right, load_questions
+
+
+@pytest.fixture(scope="module")
+def library(
+    shared: Path, encoder: SentenceEncoder, tmp_path_factory: pytest.TempPathFactory
+) -> Answerer:
+    folder = tmp_path_factory.mktemp("val") / "index"
+    build_index(shared / "fairytaleqa/val/stories", folder, encoder=encoder)
+    return Answerer.load(folder, encoder)
+
+
+def recalls(library: Answerer, path: Path, every: int) -> tuple[float, float]:
+    """R@1 and R@10 of the search over every so manyth answerable question."""
+    questions = [q for q in load_questions(path) if q.answerable][::every]
+    ranks = [first_right(library.retriever.search(q.question, 10), q.evidence) for q in questions]
+    found = [rank for rank in ranks if rank is not None]
+    return sum(rank == 1 for rank in found) / len(ranks), len(found) / len(ranks)
+
+
+@pytest.mark.timeout(600)
+def test_questions_in_the_storys_words(library: Answerer, shared: Path) -> None:
+    first, tenth = recalls(library, shared / "fairytaleqa/val/questions.jsonl", 3)
+    assert first >= 0.57
+    assert tenth >= 0.87
+
+
+def test_questions_in_other_words(library: Answerer, shared: Path) -> None:
+    first, tenth = recalls(library, shared / "paraphrase/val.jsonl", 1)
+    assert first >= 0.13
+    assert tenth >= 0.5
+
+
+def test_names_that_are_nowhere_are_refused_and_every_quote_is_verbatim(
+    library: Answerer, shared: Path
+) -> None:
+    absent = load_questions(shared / "fairytaleqa/val/unanswerable.jsonl")[::5]
+    refused = sum(library.answer(q.question).status == "not_found" for q in absent)
+    assert refused / len(absent) >= 0.8
+    quotes = 0
+    for question in load_questions(shared / "fairytaleqa/val/questions.jsonl")[::10]:
+        for finding in library.answer(question.question).findings:
+            citation = finding.citation
+            text = (shared / "fairytaleqa/val/stories" / f"{citation.story.id}.txt").read_text()
+            assert text[citation.start : citation.end] == citation.quote
+            quotes += 1
+    assert quotes > 50
