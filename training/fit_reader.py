@@ -2,13 +2,13 @@
 
     python training/fit_reader.py --data ../shared/data --index /tmp/train-index
 
-Two logistic regressions (scikit-learn). The first picks the sentence of a right passage that holds
-the reference answer word for word. The second says how likely a passage answers, learnt from
-questions asked of libraries of 4 to 80 stories, drawn at random: those with an answer, and those
-without one in four forms: asked about a fact that the story does not tell (written by people),
-asked of a library that lacks the story, with the name of another story's person put in place of the
-right one, and with a person's own question asked of another story alone.
-`val` is not read here.
+Three rows. The first picks the sentence of a right passage that holds the reference answer word for
+word, the second ranks the passages: both by listwise softmax, within one passage or one question,
+because only differences there matter. The third, a logistic regression (scikit-learn), says how
+likely a passage answers. The last two learn from questions asked of libraries of 4 to 80 stories,
+drawn at random: those with an answer, and those without one in three forms: about a fact that no
+story tells (written by people), asked of a library that lacks the story, and with the name of
+another story's person put in the place of the right one. `val` is not read here.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -63,20 +64,20 @@ def main() -> None:
     told = [told[i] for i in rng.choice(len(told), options.questions, replace=False)]
     paraphrased = load_questions(options.data / "paraphrase/train.jsonl")
 
-    zeros = ReaderWeights(np.zeros(len(SENTENCE_FEATURES)), np.zeros(len(EVIDENCE_FEATURES) + 1))
-    reader = SentenceReader(retriever.index, retriever.encoder, zeros)
+    none = np.zeros(len(EVIDENCE_FEATURES))
+    weights = ReaderWeights(np.zeros(len(SENTENCE_FEATURES)), none, np.append(none, 0.0))
+    reader = SentenceReader(retriever.index, retriever.encoder, weights)
     sentence = fit_sentences(reader, retriever, [*told, *paraphrased])
-    reader = SentenceReader(
-        retriever.index, retriever.encoder, ReaderWeights(sentence, zeros.evidence)
-    )
+    reader = SentenceReader(retriever.index, retriever.encoder, replace(weights, sentence=sentence))
     cases = list(make_cases(retriever, told, paraphrased, rng))
-    evidence = fit_evidence(reader, retriever, cases)
-    weights = {
+    order, evidence = fit_evidence(reader, retriever, cases)
+    table = {
         "sentence": dict(zip(SENTENCE_FEATURES, map(rounded, sentence), strict=True)),
+        "order": dict(zip(EVIDENCE_FEATURES, map(rounded, order), strict=True)),
         "evidence": dict(zip((*EVIDENCE_FEATURES, "bias"), map(rounded, evidence), strict=True)),
     }
     target = Path(ballet_qa.reader.__file__).with_name("reader.json")
-    target.write_text(json.dumps(weights, indent=1) + "\n", "utf-8")
+    target.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
     print(f"wrote {target}")
 
 
@@ -84,7 +85,7 @@ def fit_sentences(
     reader: SentenceReader, retriever: Retriever, questions: list[Question]
 ) -> np.ndarray:
     """Weights for the choice of the sentence."""
-    rows, labels = [], []
+    lists = []
     for question in progress(questions, "sentences"):
         if not question.answerable:
             continue
@@ -97,25 +98,29 @@ def fit_sentences(
             ]
             holds = [any(fold(a) in sentence for a in question.answers) for sentence in words]
             if len(spans) > 1 and 0 < sum(holds) < len(holds):
-                rows += list(features)
-                labels += holds
-    weights, _ = logistic(np.array(rows), np.array(labels))
-    return weights
+                lists.append((features, np.array(holds)))
+    return listwise(lists)
 
 
-def fit_evidence(reader: SentenceReader, retriever: Retriever, cases: list[Case]) -> np.ndarray:
-    """Weights for how likely a passage answers, the bias last."""
-    rows, labels = [], []
+def fit_evidence(
+    reader: SentenceReader, retriever: Retriever, cases: list[Case]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights for the order of passages, and for how likely one answers, the bias last."""
+    lists, rows, labels = [], [], []
     for case in progress(cases, "evidence"):
         hits = candidates(retriever, case)
         if not hits:
             continue
         asked = reader.asked(case.question.question)
         chosen = [reader.choose_sentence(asked, hit) for hit in hits]
-        rows += list(reader.evidence(asked, hits, chosen))
-        labels += [case.answerable and is_right(h.passage, case.question.evidence) for h in hits]
+        evidence = reader.evidence(asked, hits, chosen)
+        right = [case.answerable and is_right(h.passage, case.question.evidence) for h in hits]
+        if 0 < sum(right) < len(right):
+            lists.append((evidence, np.array(right)))
+        rows += list(evidence)
+        labels += right
     weights, bias = logistic(np.array(rows), np.array(labels))
-    return np.append(weights, bias)
+    return listwise(lists), np.append(weights, bias)
 
 
 def make_cases(
@@ -175,6 +180,34 @@ def gold_hits(retriever: Retriever, question: Question) -> list[Hit]:
     assert story is not None
     right = [p for p in texts.passages_of(story) if is_right(p, question.evidence)]
     return [Hit(passage, 0.0, 1, "") for passage in right]
+
+
+def listwise(lists: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Weights whose softmax over each list puts its mass on what is right."""
+    longest = max(len(right) for _, right in lists)
+    every = np.concatenate([features for features, _ in lists])
+    scale = np.maximum(every.std(axis=0), 1e-6)
+    features = torch.zeros((len(lists), longest, every.shape[1]))
+    right = torch.zeros((len(lists), longest), dtype=torch.bool)
+    real = torch.zeros((len(lists), longest), dtype=torch.bool)
+    for row, (values, labels) in enumerate(lists):
+        features[row, : len(labels)] = torch.tensor(values / scale)
+        right[row, : len(labels)] = torch.tensor(labels)
+        real[row, : len(labels)] = True
+    weights = torch.zeros(every.shape[1], requires_grad=True)
+    optimizer = torch.optim.Adam([weights], lr=0.05)
+    for _ in range(600):
+        logs = torch.log_softmax((features @ weights).masked_fill(~real, -1e9), dim=1)
+        mass = torch.logsumexp(logs.masked_fill(~right, -1e9), dim=1)
+        loss = 1e-3 * (weights**2).sum() - mass.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    first = (features @ weights).masked_fill(~real, -1e9).argmax(dim=1)
+    share = right[torch.arange(len(lists)), first].float().mean().item()
+    print(f"{len(lists)} lists, right first in {share:.3f}")
+    fitted: np.ndarray = weights.detach().numpy() / scale
+    return fitted
 
 
 def logistic(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:

@@ -1,8 +1,9 @@
 """Question and hits to readings: the sentence that answers best, and how likely the passage does.
 
-This reader needs no weights of its own beyond two short rows of numbers (reader.json, fitted by
-training/fit_reader.py): one picks the sentence, the other is a logistic regression on evidence
-that a person could check by hand. A trained reader can take its place behind the same protocol.
+This reader needs no weights of its own beyond three short rows of numbers (reader.json, fitted by
+training/fit_reader.py): one picks the sentence of a passage, one orders the passages, one says how
+likely a passage answers, all from evidence that a person could check by hand. A trained reader can
+take its place behind the same protocol.
 """
 
 from __future__ import annotations
@@ -18,16 +19,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ballet_qa.index import Index
+from ballet_qa.names import names_in_question
 from ballet_qa.types import Encoder, FloatArray, Hit, Reading, Span
 from ballet_qa.words import terms
 
 READER_NAME = "sentence-evidence-1"
 
-SENTENCE_FEATURES = ("covered", "fact_covered", "cosine", "before", "kind_fits", "first", "length")
+SENTENCE_FEATURES = (
+    "covered",
+    "fact_covered",
+    "cosine",
+    "unnamed_cosine",
+    "before",
+    "kind_fits",
+    "length",
+)
 EVIDENCE_FEATURES = (
     "score",
     "behind_best",
     "lead",
+    "sentence",
     "covered",
     "fact_covered",
     "around_covered",
@@ -88,19 +99,28 @@ _KINDS: tuple[tuple[str, re.Pattern[str], re.Pattern[str]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class ReaderWeights:
-    """Both rows of numbers: for the choice of the sentence, and for the evidence, bias last."""
+    """The rows of numbers.
+
+    ``sentence`` picks a passage's sentence, ``order`` ranks the passages, ``evidence`` says how
+    likely one answers (a logistic regression, its bias last).
+    """
 
     sentence: NDArray[np.float64]
+    order: NDArray[np.float64]
     evidence: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A question as this reader sees it: the weight of each stem, its names apart."""
+    """A question as this reader sees it: the weight of each stem, its names apart.
+
+    ``vectors`` has shape (2, dimension): the question, and the question with "she" for its names,
+    since a story that has named somebody goes on with a pronoun.
+    """
 
     weights: dict[str, float]
     names: frozenset[str]
-    vector: FloatArray
+    vectors: FloatArray
     kind: str | None
     fits: re.Pattern[str] | None
 
@@ -133,9 +153,10 @@ class SentenceReader:
         evidence = self.evidence(asked, hits, chosen)
         logits = evidence @ self._weights.evidence[:-1] + self._weights.evidence[-1]
         likely = 1 / (1 + np.exp(-logits))
+        scores = evidence @ self._weights.order
         readings = [
-            Reading(hit, span, hit.score + float(logit), float(p))
-            for hit, (span, _), logit, p in zip(hits, chosen, logits, likely, strict=True)
+            Reading(hit, span, float(score), float(p))
+            for hit, (span, _), score, p in zip(hits, chosen, scores, likely, strict=True)
         ]
         return sorted(readings, key=lambda reading: (-reading.score, reading.hit.rank))
 
@@ -145,7 +166,7 @@ class SentenceReader:
         return _Asked(
             weights={term: self._index.terms.idf(term) for term in terms(question)},
             names=frozenset(s for name in self._index.names_in(question) for s in name.stems),
-            vector=self._encoder.encode_queries([question])[0],
+            vectors=self._encoder.encode_queries([question, without_names(question)]),
             kind=kind[0] if kind else None,
             fits=kind[2] if kind else None,
         )
@@ -162,7 +183,7 @@ class SentenceReader:
         ]
         stems = [frozenset(terms(sentence)) for sentence in words]
         start, end = texts.sentence_rows(row)
-        cosines = self._index.sentence_vectors.block(start, end) @ asked.vector
+        cosines = self._index.sentence_vectors.block(start, end) @ asked.vectors.T
         rows = []
         for number, (sentence, held) in enumerate(zip(words, stems, strict=True)):
             before = stems[number - 1] if number else frozenset()
@@ -171,11 +192,11 @@ class SentenceReader:
                 [
                     covered,
                     asked.share(held, facts_only=True),
-                    float(cosines[number]),
+                    float(cosines[number, 0]),
+                    float(cosines[number, 1]),
                     asked.share(held | before) - covered,
                     float(asked.fits is not None and bool(asked.fits.search(sentence))),
-                    float(number == 0),
-                    min(len(sentence), 400) / 400,
+                    float(np.log1p(len(sentence))) / 5,
                 ]
             )
         return spans, np.array(rows)
@@ -196,7 +217,7 @@ class SentenceReader:
         index, texts = self._index, self._index.texts
         found_rows = [texts.passage_row(hit.passage.id) for hit in hits]
         rows = np.array(found_rows, dtype=np.int32)
-        cosines = index.passage_vectors.rows(rows) @ asked.vector
+        cosines = index.passage_vectors.rows(rows) @ asked.vectors[0]
         best = max(hit.score for hit in hits)
         by_story: dict[str, float] = {}
         for hit in hits:
@@ -217,6 +238,7 @@ class SentenceReader:
                     hit.score,
                     best - hit.score,
                     min(hit.score - max(others), 5.0) if others else 0.0,
+                    float(sentence @ self._weights.sentence),
                     asked.share(own),
                     asked.share(own, facts_only=True),
                     asked.share(around, facts_only=True),
@@ -239,11 +261,21 @@ class SentenceReader:
         return frozenset(stem for r in near for stem in terms(texts.passage(r).text))
 
 
+def without_names(question: str) -> str:
+    """The question with "she" or "her" in the place of its names."""
+    for name in reversed(names_in_question(question)):
+        possessive = re.match(r"['’]s?(?!\w)", question[name.end :])
+        rest = question[name.end + (possessive.end() if possessive else 0) :]
+        question = question[: name.start] + ("her" if possessive else "she") + rest
+    return question
+
+
 @cache
 def load_reader_weights() -> ReaderWeights:
     """The weights that come with the package."""
     data = json.loads(resources.files("ballet_qa").joinpath("reader.json").read_text("utf-8"))
     return ReaderWeights(
         sentence=np.array([data["sentence"][name] for name in SENTENCE_FEATURES]),
+        order=np.array([data["order"][name] for name in EVIDENCE_FEATURES]),
         evidence=np.array([data["evidence"][name] for name in (*EVIDENCE_FEATURES, "bias")]),
     )

@@ -35,7 +35,7 @@ class Settings:
     read_candidates: int = 30
 
     # answering: likelihoods between 0 and 1 (docs/answers.md shows what each costs and gains)
-    answer_from: float = 0.06
+    answer_from: float = 0.045
     weak_evidence: float = 0.03
     second_story_share: float = 0.4
     second_nameless_share: float = 0.9
