@@ -156,7 +156,7 @@ def _with_cited(hits: Sequence[Hit], cited: Sequence[Hit]) -> list[Hit]:
 def example_questions(answerer: Answerer, wanted: int = 4) -> list[str]:
     """Questions made from the collection that it does answer, from different stories."""
     texts = answerer.index.texts
-    frames = ("Where did {} grow up?", "Who is {}?", "What does {} want?", "What did {} find?")
+    frames = ("Where did {} grow up?", "Who is {}?")
     examples: list[str] = []
     for row in range(min(texts.story_count, 3 * wanted)):
         names = [name for name, count in texts.names_of(row)[:1] if count > 1]
