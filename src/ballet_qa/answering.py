@@ -84,18 +84,15 @@ class Answerer:
         A capital in the question marks a name, so a word that the stories only ever write small is
         not it, unless "the" before it says that a common noun may be meant ("the King").
         """
-        texts, terms = self.index.texts, self.index.terms
         together = self._holding([name], asked)
         if not together:
             return False
-        if len(name.stems) > 1 and self._is_a_phrase(name, together):
+        if name.maybe_common:
             return True
-        for stem in name.stems:
-            named = texts.stories_naming(stem) & together
-            small = terms.stories_with(stem) & together
-            if not named and not (small and name.maybe_common):
-                return False
-        return True
+        if all(self.index.texts.stories_naming(stem) & together for stem in name.stems):
+            return True
+        # Last, for it reads whole stories: a name of several words may stand there written small.
+        return len(name.stems) > 1 and self._is_a_phrase(name, together)
 
     def _is_a_phrase(self, name: QuestionName, rows: Iterable[int]) -> bool:
         """Whether one of these stories has the name's words side by side, capitals or not."""
@@ -114,7 +111,7 @@ class Answerer:
         return holding
 
     def _choose(self, readings: Sequence[Reading], *, several: bool) -> list[Reading]:
-        """The best reading of each story that answers, the likeliest first.
+        """The best reading of each story that answers, in the reader's order.
 
         A second story must be nearly as likely as the first, more so when the question names
         nobody whom both could know.
@@ -143,13 +140,12 @@ class Answerer:
 
 
 def _with_cited(hits: Sequence[Hit], cited: Sequence[Hit]) -> list[Hit]:
-    """The hits, the cited passages first, ranked anew; as many as before, or as are cited."""
+    """The hits, the cited passages first, ranked anew; as many as before."""
     ids = [hit.passage.id for hit in cited]
     ordered = [*cited, *(hit for hit in hits if hit.passage.id not in ids)]
-    kept = ordered[: max(len(hits), 1)]
     return [
         Hit(hit.passage, hit.score, rank, hit.title, hit.also_in)
-        for rank, hit in enumerate(kept, start=1)
+        for rank, hit in enumerate(ordered[: len(hits)], start=1)
     ]
 
 
