@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from ballet_qa import render
@@ -17,7 +20,14 @@ from test_cli import ANSWER, HIT, check_offsets
 
 @pytest.fixture(scope="module")
 def client(answerer: Answerer) -> Iterator[TestClient]:
-    with TestClient(create_app(answerer)) as client:
+    async def made() -> FastAPI:
+        return create_app(answerer)
+
+    # Outside a running event loop Gradio makes loops of its own and never closes them; a thread,
+    # because Playwright's loop may be running in this one.
+    with ThreadPoolExecutor(1) as pool:
+        app = pool.submit(asyncio.run, made()).result()
+    with TestClient(app) as client:
         yield client
 
 
