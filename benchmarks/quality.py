@@ -1,86 +1,299 @@
-"""Measure search and answers on the question sets, and write the figures with their circumstances.
+"""How good are the hits, the answers and the refusals, beside the peers, in one run.
 
-    python benchmarks/quality.py --data ../shared/data --indexes /tmp/quality
+    make bench-quality          everything: about an hour on two cores the first time
+    make bench-quality-short    a part of it, in minutes: what CI runs
 
-Builds two libraries there (val's 23 stories; train's and val's 255: about ten minutes on two cores
-the first time, seconds after that), evaluates each question file against its library, prints a
-Markdown table, and writes benchmarks/results/quality.json.
+Builds two libraries (val's 23 stories; train's and val's 255), evaluates each question file against
+its library, and ranks the same sections for the same questions by every peer of benchmarks/peers.
+Prints the tables of the README; the long form also writes benchmarks/results/quality.json and the
+plots of docs/plots. Without the question sets the short form measures the four seeds only.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
-from importlib.metadata import version
+import sys
+import tempfile
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from circumstances import circumstances
 
 from ballet_qa.answering import Answerer
 from ballet_qa.build import build_index
 from ballet_qa.encoder import SentenceEncoder
-from ballet_qa.evaluation import evaluate_file
+from ballet_qa.evaluation import report, report_text, run
+from ballet_qa.metrics import mean, ndcg, reciprocal_rank, success_at
+from ballet_qa.questions import Question, load_questions
+from ballet_qa.types import Hit
 
-ROWS = (
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = Path(__file__).parent / "peers"
+SEEDS = ("the four seeds, our own questions", "seeds", ROOT / "tests" / "seed_questions.jsonl")
+FILES = (
     ("FairytaleQA val, library train + val", "both", "fairytaleqa/val/questions.jsonl"),
     ("FairytaleQA val, library val", "val", "fairytaleqa/val/questions.jsonl"),
     ("paraphrased val, library val", "val", "paraphrase/val.jsonl"),
     ("names nowhere in the library, library val", "val", "fairytaleqa/val/unanswerable.jsonl"),
 )
-PACKAGES = ("sentence-transformers", "torch", "faiss-cpu", "tantivy", "sentencex", "numpy")
+COMPARED = (
+    ("FairytaleQA val, library train + val", "both", "fairytaleqa/val/questions.jsonl"),
+    ("paraphrased val, library val", "val", "paraphrase/val.jsonl"),
+)
+DEPTH = 50
+MEASURES: dict[str, Callable[[Sequence[bool], int], float]] = {
+    "R@1": lambda right, total: success_at(right, 1),
+    "R@3": lambda right, total: success_at(right, 3),
+    "R@5": lambda right, total: success_at(right, 5),
+    "R@10": lambda right, total: success_at(right, 10),
+    "R@50": lambda right, total: success_at(right, 50),
+    "RR@10": lambda right, total: reciprocal_rank(right),
+    "nDCG@10": lambda right, total: ndcg(right, total),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Characters ``start:end`` of a story: the unit in which peers are compared."""
+
+    story: str
+    start: int
+    end: int
+    text: str
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--indexes", type=Path, required=True)
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--indexes", type=Path, default=ROOT / ".bench", help="kept between runs")
+    parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers")
+    parser.add_argument("--short", action="store_true", help="every 8th question, library val")
     options = parser.parse_args()
-    stories = {part: options.data / f"fairytaleqa/{part}/stories" for part in ("train", "val")}
-    libraries = {"both": [stories["train"], stories["val"]], "val": [stories["val"]]}
     encoder = SentenceEncoder()
+    libraries = {"seeds": [ROOT / "seeds"]}
+    if options.data.is_dir():
+        stories = {part: options.data / f"fairytaleqa/{part}/stories" for part in ("train", "val")}
+        libraries["val"] = [stories["val"]]
+        if not options.short:
+            libraries["both"] = [stories["train"], stories["val"]]
+    else:
+        print(f"no question sets at {options.data}: only the seeds are measured")
     answerers = {}
     for name, roots in libraries.items():
         build_index(roots, options.indexes / name, encoder=encoder)
         answerers[name] = Answerer.load(options.indexes / name, encoder)
-    reports = {
-        title: evaluate_file(answerers[library], options.data / file)
-        for title, library, file in ROWS
-    }
-    options.results.mkdir(exist_ok=True)
-    target = options.results / "quality.json"
-    target.write_text(json.dumps(circumstances() | {"reports": reports}, indent=1) + "\n", "utf-8")
-    print(table(reports))
+
+    reports = {}
+    for title, library, file in (SEEDS, *FILES):
+        if library in answerers:
+            questions = chosen(load_questions(options.data / file), options.short)
+            reports[title] = report(run(answerers[library], questions, progress(title)))
+            print(report_text(title, reports[title]), end="\n\n", flush=True)
+
+    compared: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    for title, library, file in COMPARED:
+        if options.short and library == "both":
+            title, library = title.replace("train + val", "val"), "val"
+        if library in answerers:
+            questions = chosen(load_questions(options.data / file), options.short)
+            cut_by = [
+                q
+                for part in stories
+                for q in load_questions(stories[part].parent / "questions.jsonl")
+            ]
+            compared[title], versions = compare(
+                answerers[library], questions, cut_by, options.peers
+            )
+    results = circumstances() | {"peers": versions, "reports": reports, "compared": compared}
+    print(quality_table(results), compared_table(results), sep="\n\n")
+    if not options.short and compared:
+        folder = Path(__file__).parent / "results"
+        (folder / "quality.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+        from plots import plot_quality, plot_risk
+
+        plot_quality(results, ROOT / "docs" / "plots")
+        plot_risk(results, ROOT / "docs" / "plots")
 
 
-def circumstances() -> dict[str, Any]:
-    """What the figures depend on."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {
-        "commit": commit,
-        "machine": f"{platform.machine()}, {platform.processor() or platform.system()}",
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-    }
+def chosen(questions: list[Question], short: bool) -> list[Question]:
+    return questions[::8] if short and len(questions) > 100 else questions
 
 
-def table(reports: dict[str, dict[str, Any]]) -> str:
-    """The reports as the README shows them."""
-    lines = [
-        "| questions | n | R@1 | R@3 | R@5 | R@10 | R@50 | right story first | quoted from the "
-        "evidence | wrongly refused | rightly refused |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+def compare(
+    answerer: Answerer, questions: Sequence[Question], cut_by: Sequence[Question], peers: Path
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Every system's measures over the same sections; then the peers' versions."""
+    asked = [q for q in questions if q.answerable and q.evidence]
+    sections = sections_of(answerer, cut_by)
+    right = [right_sections(sections, question) for question in asked]
+    told = peers_ranking([s.text for s in sections], [q.question for q in asked], peers)
+    rankings = {name: made["rankings"] for name, made in told["runs"].items()}
+    depth = 3 * DEPTH  # a section has about three passages
+    place = section_finder(sections)
+    rankings["ballet_qa search"] = [
+        ranked_sections(answerer.retriever.search(q.question, depth), place) for q in asked
     ]
-    for title, report in reports.items():
-        ranks = [report["search"].get(f"R@{k}") for k in (1, 3, 5, 10, 50)]
-        names = ("right_story_first", "quoted_from_evidence", "wrongly_refused", "refused")
-        cells = [*ranks, *(report[name] for name in names)]
-        shown = ["" if cell is None else f"{cell:.3f}" for cell in cells]
-        lines.append(f"| {title} | {report['questions']} | {' | '.join(shown)} |")
+    rankings["ballet_qa ask"] = [
+        ranked_sections(answerer.answer(q.question, depth).hits, place) for q in asked
+    ]
+    rows = {}
+    for name, ranking in rankings.items():
+        lists = [[row in gold for row in rows] for rows, gold in zip(ranking, right, strict=True)]
+        rows[name] = {
+            measure: estimate(
+                [of(held, len(gold)) for held, gold in zip(lists, right, strict=True)]
+            )
+            for measure, of in MEASURES.items()
+        }
+        rows[name]["right_story_first"] = estimate(
+            [
+                bool(rows_) and sections[rows_[0]].story in {e.story for e in question.evidence}
+                for rows_, question in zip(ranking, asked, strict=True)
+            ]
+        )
+    return {"questions": len(asked), "sections": len(sections), "rows": rows}, told["versions"]
+
+
+def estimate(values: Sequence[float]) -> dict[str, float]:
+    made = mean(values)
+    return {"value": made.value, "low": made.low, "high": made.high, "n": made.n}
+
+
+def sections_of(answerer: Answerer, questions: Sequence[Question]) -> list[Section]:
+    """The library cut where FairytaleQA's authors cut it, as far as their questions tell."""
+    cuts: dict[str, set[int]] = {}
+    for question in questions:
+        for span in question.evidence:
+            cuts.setdefault(span.story, set()).update((span.start, span.end))
+    texts = answerer.index.texts
+    sections = []
+    for entry in texts.catalogue():
+        row = texts.story_row(entry.id)
+        assert row is not None
+        text = texts.story(row).text
+        places = sorted({0, len(text), *cuts.get(entry.id, ())})
+        for start, end in pairwise(places):
+            if text[start:end].strip():
+                sections.append(Section(entry.id, start, end, text[start:end]))
+    return sections
+
+
+def right_sections(sections: Sequence[Section], question: Question) -> set[int]:
+    """The sections that share at least half of themselves, or of the evidence, with it."""
+    return {
+        row
+        for row, section in enumerate(sections)
+        for span in question.evidence
+        if section.story == span.story
+        and 2 * (min(section.end, span.end) - max(section.start, span.start))
+        >= min(section.end - section.start, span.end - span.start)
+    }
+
+
+def section_finder(sections: Sequence[Section]) -> Callable[[str, int], int]:
+    """The section that holds a place of a story."""
+    starts: dict[str, list[tuple[int, int]]] = {}
+    for row, section in enumerate(sections):
+        starts.setdefault(section.story, []).append((section.start, row))
+
+    def find(story: str, place: int) -> int:
+        return starts[story][bisect_right(starts[story], (place, len(sections))) - 1][1]
+
+    return find
+
+
+def ranked_sections(hits: Sequence[Hit], place: Callable[[str, int], int]) -> list[int]:
+    """The sections of a ranking of passages, each where its first passage stands."""
+    middles = [place(h.passage.story_id, (h.passage.start + h.passage.end) // 2) for h in hits]
+    return list(dict.fromkeys(middles))[:DEPTH]
+
+
+def peers_ranking(texts: Sequence[str], asked: Sequence[str], peers: Path) -> dict[str, Any]:
+    """What benchmarks/peers/rank.py says; plain sentence-transformers only, without its room."""
+    python = peers / "bin" / "python"
+    if not python.exists():
+        print(f"no peers at {peers} (make peers): only sentence-transformers + FAISS beside us")
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, name) for name in ("passages.jsonl", "questions.jsonl", "out.json")]
+        files[0].write_text("".join(json.dumps({"text": t}) + "\n" for t in texts), "utf-8")
+        files[1].write_text("".join(json.dumps({"question": q}) + "\n" for q in asked), "utf-8")
+        command = [str(python), str(PEERS / "rank.py"), *map(str, files)]
+        if not python.exists():
+            command = [sys.executable, *command[1:], "sentence-transformers"]
+        subprocess.run(command, check=True)
+        told: dict[str, Any] = json.loads(files[2].read_text("utf-8"))
+    return told
+
+
+def progress(title: str) -> Callable[[int, int], None]:
+    def say(done: int, total: int) -> None:
+        if done % 200 == 0 or done == total:
+            print(f"{title}: {done} of {total}", file=sys.stderr, flush=True)
+
+    return say
+
+
+def quality_table(results: dict[str, Any]) -> str:
+    """The product's own rows as the README shows them."""
+    columns = {
+        **{f"R@{k}": ("search", f"R@{k}") for k in (1, 3, 5, 10, 50)},
+        "right story first": ("search", "right_story_first"),
+        "R@1 of ask": ("ask", "R@1"),
+        "answer F1": ("answer", "token_f1"),
+        "ROUGE-L": ("answer", "rouge_l"),
+        "quoted from the evidence": ("answer", "quoted_from_evidence"),
+        "wrongly refused": ("wrongly_refused",),
+        "rightly refused": ("refused",),
+    }
+    lines = [
+        f"| questions | n | {' | '.join(columns)} |",
+        "|---|---|" + "---|" * len(columns),
+    ]
+    wanted = ("all", "carries a name", "inside the right story", "paraphrased (few words shared)")
+    for title, made in results["reports"].items():
+        for row, held in made["rows"].items():
+            if row not in wanted or (
+                row != "all" and not title.startswith("FairytaleQA val, libr")
+            ):
+                continue
+            cells = [_number(held, path) for path in columns.values()]
+            name = title if row == "all" else f"— {row}"
+            lines.append(f"| {name} | {held['n']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def compared_table(results: dict[str, Any]) -> str:
+    """The peers' rows, the best first by the first column."""
+    columns = (*MEASURES, "right_story_first")
+    parts = []
+    for title, made in results["compared"].items():
+        parts += [
+            f"| {title}: {made['questions']} questions, {made['sections']} sections | "
+            + " | ".join(column.replace("_", " ") for column in columns)
+            + " |",
+            "|---|" + "---|" * len(columns),
+        ]
+        ordered = sorted(made["rows"].items(), key=lambda row: -row[1]["R@1"]["value"])
+        for name, held in ordered:
+            cells = [f"{held[column]['value']:.3f}" for column in columns]
+            cells[0] += f" ({held['R@1']['low']:.3f}–{held['R@1']['high']:.3f})"
+            parts.append(f"| {name} | {' | '.join(cells)} |")
+        parts.append("")
+    return "\n".join(parts).rstrip()
+
+
+def _number(held: dict[str, Any], path: tuple[str, ...]) -> str:
+    value: Any = held
+    for name in path:
+        value = value[name]
+    return "" if value is None else f"{value['value']:.3f}"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,26 +10,23 @@ from hypothesis import strategies as st
 
 from ballet_qa import render
 from ballet_qa.answering import Answerer, example_questions
+from ballet_qa.questions import is_right, load_questions
 from ballet_qa.types import Span
 from conftest import IVANOV, KALMURZAEVA, KUZNETSOVA, ROCHE
 
-QUESTIONS = [
-    json.loads(line)
-    for line in Path(__file__).with_name("seed_questions.jsonl").read_text("utf-8").splitlines()
-]
-ANSWERABLE = [line for line in QUESTIONS if "story" in line]
-UNANSWERABLE = [line for line in QUESTIONS if "story" not in line]
+QUESTIONS = load_questions(Path(__file__).with_name("seed_questions.jsonl"))
+ANSWERABLE = [question for question in QUESTIONS if question.answerable]
+UNANSWERABLE = [question for question in QUESTIONS if not question.answerable]
 
 
 def test_the_seeds_answer_what_they_tell(answerer: Answerer) -> None:
     """Written by us while building, so a floor against regressions and no measure of quality."""
     story = passage = quote = 0
-    for line in ANSWERABLE:
-        answer = answerer.answer(line["question"])
-        places = [(hit.passage.story_id, hit.passage.number) for hit in answer.hits]
-        story += places[0][0] == line["story"]
-        passage += (line["story"], line["number"]) in places[:3]
-        quote += any(line["holds"] in finding.citation.quote for finding in answer.findings)
+    for question in ANSWERABLE:
+        answer = answerer.answer(question.question)
+        story += answer.hits[0].passage.story_id == question.evidence[0].story
+        passage += any(is_right(hit.passage, question.evidence) for hit in answer.hits[:3])
+        quote += any(question.answers[0] in f.citation.quote for f in answer.findings)
     assert len(ANSWERABLE) == 26
     assert story >= 25
     assert passage >= 24
@@ -38,14 +34,14 @@ def test_the_seeds_answer_what_they_tell(answerer: Answerer) -> None:
 
 
 def test_the_seeds_do_not_answer_what_they_do_not_tell(answerer: Answerer) -> None:
-    refused = [answerer.answer(line["question"]).status == "not_found" for line in UNANSWERABLE]
+    refused = [answerer.answer(q.question).status == "not_found" for q in UNANSWERABLE]
     assert len(refused) == 16
     assert sum(refused) >= 12
 
 
 def test_every_quote_stands_in_its_story(answerer: Answerer) -> None:
-    for line in QUESTIONS:
-        answer = answerer.answer(line["question"])
+    for question in QUESTIONS:
+        answer = answerer.answer(question.question)
         for finding in answer.findings:
             citation = finding.citation
             assert citation.story.text[citation.start : citation.end] == citation.quote
@@ -103,8 +99,8 @@ def test_people_of_two_stories_have_no_story_in_common(answerer: Answerer) -> No
 
 
 def test_the_cited_passage_comes_first(answerer: Answerer) -> None:
-    for line in ANSWERABLE:
-        answer = answerer.answer(line["question"])
+    for question in ANSWERABLE:
+        answer = answerer.answer(question.question)
         cited = [finding.citation.passage.id for finding in answer.findings]
         assert [hit.passage.id for hit in answer.hits][: len(cited)] == cited
 

@@ -17,7 +17,8 @@ from conftest import ROOT
 PACKAGE = ROOT / "src" / "ballet_qa"
 LAYERS = [
     {"types", "errors", "settings"},
-    {"words", "passages", "loaders", "fusion", "generation", "vectors", "encoder"},
+    {"words", "passages", "loaders", "fusion", "generation", "vectors", "encoder"}
+    | {"metrics", "questions"},
     {"names", "terms", "texts"},
     {"corpus", "index"},
     {"build", "retriever", "reader"},

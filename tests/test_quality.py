@@ -9,7 +9,7 @@ import pytest
 from ballet_qa.answering import Answerer
 from ballet_qa.build import build_index
 from ballet_qa.encoder import SentenceEncoder
-from ballet_qa.evaluation import first_right, load_questions
+from ballet_qa.questions import is_right, load_questions
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,11 @@ def library(
 def recalls(library: Answerer, path: Path, every: int) -> tuple[float, float]:
     """R@1 and R@10 of the search over every so manyth answerable question."""
     questions = [q for q in load_questions(path) if q.answerable][::every]
-    ranks = [first_right(library.retriever.search(q.question, 10), q.evidence) for q in questions]
-    found = [rank for rank in ranks if rank is not None]
-    return sum(rank == 1 for rank in found) / len(ranks), len(found) / len(ranks)
+    found = [
+        [is_right(hit.passage, q.evidence) for hit in library.retriever.search(q.question, 10)]
+        for q in questions
+    ]
+    return sum(right[0] for right in found) / len(found), sum(map(any, found)) / len(found)
 
 
 @pytest.mark.timeout(600)

@@ -69,14 +69,14 @@ class Answerer:
         )
         readings = self._reader.read(question, candidates)
         chosen = self._choose(readings, several=bool(names))
+        best = max((reading.answerable for reading in readings), default=0.0)
         if not chosen:
-            best = max((reading.answerable for reading in readings), default=0.0)
             reason: Reason = "weak_evidence" if best >= SETTINGS.weak_evidence else "no_evidence"
-            return Answer(question, "not_found", reason, (), tuple(hits))
+            return Answer(question, "not_found", reason, (), tuple(hits), likelihood=best)
         findings = tuple(self._finding(reading) for reading in chosen)
         status: Status = "answered" if len(findings) == 1 else "ambiguous"
         shown = _with_cited(hits, [reading.hit for reading in chosen])
-        return Answer(question, status, None, findings, tuple(shown))
+        return Answer(question, status, None, findings, tuple(shown), likelihood=best)
 
     def _is_known(self, name: QuestionName, asked: Sequence[int]) -> bool:
         """Whether one of the stories asked has this name.

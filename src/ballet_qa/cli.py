@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -18,7 +18,7 @@ from ballet_qa.errors import BalletQAError, QuestionError, QuestionFileError
 from ballet_qa.settings import SETTINGS
 
 if TYPE_CHECKING:
-    from ballet_qa.build import BuildReport
+    from ballet_qa.build import BuildReport, Progress
 
 # Typer carries its own copy of click in some versions and uses the installed one in others.
 _UsageError: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
@@ -109,9 +109,15 @@ def build(
 
     roots = stories or [Path(SETTINGS.stories)]
     chosen = None if dry_run else SentenceEncoder(encoder, online=encoder != SETTINGS.encoder)
-    with _progress_bar() as tick:
+    bar = _progress_bar("stories")
+    with bar as tick:
+
+        def show(now: Progress) -> None:
+            rate = now.passages_done / bar.elapsed if bar.elapsed else 0.0
+            tick(now.stories_done, now.stories, f"{rate:,.0f} passages/s")
+
         report = build_index(
-            roots, index, encoder=chosen, rebuild=rebuild, dry_run=dry_run, progress=tick
+            roots, index, encoder=chosen, rebuild=rebuild, dry_run=dry_run, progress=show
         )
     _print_report(report, dry_run=dry_run)
     if report.refused:
@@ -244,18 +250,29 @@ def evaluate(
     """Measure how often the right passage is found, and how often an absent answer is refused.
 
     A question file has one JSON object a line: `{"id", "question", "answers": […], "evidence":
-    [{"story", "start", "end"}], "answerable": true}`.
+    [{"story", "start", "end"}], "answerable": true}`. docs/evaluation.md says how to write one.
+    With --json every question's hits and answer come along, so that all can be computed anew.
     """
+    from ballet_qa.questions import load_questions
+
+    asked = [(path, load_questions(path)) for path in questions]  # a bad file fails at once
+
     from ballet_qa.answering import Answerer
-    from ballet_qa.evaluation import evaluate_file, report_text
+    from ballet_qa.evaluation import case_form, report, report_text, run
 
     answerer = Answerer.load(index)
-    reports = [evaluate_file(answerer, path) for path in questions]
+    forms = {}
+    for path, held in asked:
+        with _progress_bar("questions") as tick:
+            done = run(answerer, held, tick)
+        made = report(done)
+        if as_json:
+            cases = {"library": done.library, "inside_the_right_story": done.in_story}
+            forms[str(path)] = made | {k: [case_form(c) for c in v] for k, v in cases.items()}
+        else:
+            print(report_text(path.name, made) + "\n")
     if as_json:
-        print(_dumps({str(path): r for path, r in zip(questions, reports, strict=True)}))
-    else:
-        for path, report in zip(questions, reports, strict=True):
-            print(report_text(path.name, report))
+        print(_dumps(forms))
 
 
 def _fail(error: object, code: int) -> NoReturn:
@@ -316,9 +333,15 @@ class _named_line:
 
 
 class _progress_bar:
-    """A bar with rate and time left on a terminal's stderr; nothing when that is not a terminal."""
+    """A bar with rate and time left on a terminal's stderr; nothing when that is not a terminal.
 
-    def __enter__(self) -> Any:
+    Entering gives a function of how many are done, how many there are, and a rate to show.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> Callable[..., None]:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -329,25 +352,26 @@ class _progress_bar:
         )
 
         self._bar = Progress(
-            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("stories · {task.fields[rate]}"),
+            TextColumn(self._what),
+            TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
             disable=not sys.stderr.isatty(),
         )
         self._bar.start()
-        self._task = self._bar.add_task("Reading", total=None, rate="")
+        self._task = self._bar.add_task("", total=None, note="")
         return self._tick
 
-    def _tick(self, progress: Any) -> None:
-        elapsed = self._bar.tasks[0].elapsed or 0.0
-        rate = f"{progress.passages_done / elapsed:,.0f} passages/s" if elapsed else ""
-        self._bar.update(
-            self._task, total=progress.stories, completed=progress.stories_done, rate=rate
-        )
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return self._bar.tasks[0].elapsed or 0.0
+
+    def _tick(self, done: int, total: int, note: str = "") -> None:
+        self._bar.update(self._task, completed=done, total=total, note=note)
 
     def __exit__(self, *error: object) -> None:
         self._bar.stop()

