@@ -1,13 +1,16 @@
 # make app    everything a fresh machine needs, then the reading room on http://127.0.0.1:7860
 # make test   everything a fresh machine needs, then the whole suite
 # make check  the suite, lint and types: what CI runs
+# make bench-quality, make bench-speed    how good and how fast, beside the peers, with plots;
+#                                         -short: a part of each, in minutes
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
+PEERS := .venv-peers
 
-.PHONY: app test check lint browser
+.PHONY: app test check lint browser peers bench-quality bench-quality-short bench-speed bench-speed-short
 
 app: $(VENV)/ready
 	$(BIN)/python app.py
@@ -22,6 +25,29 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench-quality: $(VENV)/ready-bench peers
+	$(BIN)/python benchmarks/quality.py
+
+bench-quality-short: $(VENV)/ready-bench
+	$(BIN)/python benchmarks/quality.py --short
+
+bench-speed: $(VENV)/ready-bench peers
+	$(BIN)/python benchmarks/speed.py
+
+bench-speed-short: $(VENV)/ready-bench
+	$(BIN)/python benchmarks/speed.py --short
+
+# LangChain, LlamaIndex, txtai and Haystack, pinned, apart from our own environment.
+peers: $(PEERS)/ready
+
+$(PEERS)/ready: benchmarks/peers/requirements.txt benchmarks/peers/constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
+	$(PEERS)/bin/python -m pip install --quiet $(TORCH)
+	$(PEERS)/bin/python -m pip install --quiet --constraint benchmarks/peers/constraints.txt \
+	  --requirement benchmarks/peers/requirements.txt
+	touch $@
+
 # torch first: left to itself pip takes a build with gigabytes of CUDA.
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +58,10 @@ $(VENV)/ready: pyproject.toml constraints.txt
 
 $(VENV)/ready-dev: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/ready-bench: $(VENV)/ready-dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,benchmark]'
 	touch $@
 
 # The browser flows need Chromium. Without rights to install it they are skipped, and say why.

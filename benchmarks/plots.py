@@ -63,6 +63,33 @@ def plot_risk(results: dict[str, Any], folder: Path) -> None:
         save(figure, folder / "risk.svg")
 
 
+def plot_speed(results: dict[str, Any], folder: Path) -> None:
+    """Milliseconds a question against the number of passages, beside what reading them takes."""
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for made in results["sizes"].values():
+        count = made["passages"]
+        for name, held in made["systems"].items():
+            for kind, warm in (held or {"warm": {}})["warm"].items():
+                title = f"ballet_qa {kind}" if name == "ballet_qa" else kind
+                lines.setdefault(title, []).append((count, warm["p50_ms"]))
+        lines.setdefault("reading our vectors once", []).append((count, made["limit_search_ms"]))
+    with plt.rc_context(STYLE):
+        figure, panel = plt.subplots(figsize=(7.5, 4.2))
+        for title, points in lines.items():
+            ours = title.startswith("ballet_qa")
+            counts, times = zip(*points, strict=True)
+            style = {"color": OURS, "linewidth": 2} if ours else {"linewidth": 0.9}
+            dashed = "--" if title.endswith(("ask", "once")) else "-"
+            panel.plot(counts, times, dashed, marker=".", label=title, **style)
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        panel.set_xlabel("passages")
+        panel.set_ylabel("ms a question, warm, p50")
+        panel.legend(fontsize=7, frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
+        figure.tight_layout()
+        save(figure, folder / "speed.svg")
+
+
 def save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})

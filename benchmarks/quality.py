@@ -47,15 +47,7 @@ COMPARED = (
     ("paraphrased val, library val", "val", "paraphrase/val.jsonl"),
 )
 DEPTH = 50
-MEASURES: dict[str, Callable[[Sequence[bool], int], float]] = {
-    "R@1": lambda right, total: success_at(right, 1),
-    "R@3": lambda right, total: success_at(right, 3),
-    "R@5": lambda right, total: success_at(right, 5),
-    "R@10": lambda right, total: success_at(right, 10),
-    "R@50": lambda right, total: success_at(right, 50),
-    "RR@10": lambda right, total: reciprocal_rank(right),
-    "nDCG@10": lambda right, total: ndcg(right, total),
-}
+DEPTHS = (1, 3, 5, 10, 50)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +95,8 @@ def main() -> None:
             title, library = title.replace("train + val", "val"), "val"
         if library in answerers:
             questions = chosen(load_questions(options.data / file), options.short)
-            cut_by = [
-                q
-                for part in stories
-                for q in load_questions(stories[part].parent / "questions.jsonl")
-            ]
+            files = [folder.parent / "questions.jsonl" for folder in stories.values()]
+            cut_by = [question for file in files for question in load_questions(file)]
             compared[title], versions = compare(
                 answerers[library], questions, cut_by, options.peers
             )
@@ -145,20 +134,20 @@ def compare(
     ]
     rows = {}
     for name, ranking in rankings.items():
-        lists = [[row in gold for row in rows] for rows, gold in zip(ranking, right, strict=True)]
-        rows[name] = {
-            measure: estimate(
-                [of(held, len(gold)) for held, gold in zip(lists, right, strict=True)]
-            )
-            for measure, of in MEASURES.items()
-        }
-        rows[name]["right_story_first"] = estimate(
-            [
-                bool(rows_) and sections[rows_[0]].story in {e.story for e in question.evidence}
-                for rows_, question in zip(ranking, asked, strict=True)
-            ]
-        )
+        made = []
+        for ranked, gold, question in zip(ranking, right, asked, strict=True):
+            stories = {span.story for span in question.evidence}
+            first = bool(ranked) and sections[ranked[0]].story in stories
+            held = measures([row in gold for row in ranked], len(gold))
+            made.append(held | {"right_story_first": float(first)})
+        rows[name] = {measure: estimate([held[measure] for held in made]) for measure in made[0]}
     return {"questions": len(asked), "sections": len(sections), "rows": rows}, told["versions"]
+
+
+def measures(right: Sequence[bool], total: int) -> dict[str, float]:
+    """The measures of one ranking; ``total`` is how many right sections there are."""
+    found = {f"R@{k}": success_at(right, k) for k in DEPTHS}
+    return found | {"RR@10": reciprocal_rank(right), "nDCG@10": ndcg(right, total)}
 
 
 def estimate(values: Sequence[float]) -> dict[str, float]:
@@ -271,7 +260,7 @@ def quality_table(results: dict[str, Any]) -> str:
 
 def compared_table(results: dict[str, Any]) -> str:
     """The peers' rows, the best first by the first column."""
-    columns = (*MEASURES, "right_story_first")
+    columns = (*(f"R@{k}" for k in DEPTHS), "RR@10", "nDCG@10", "right_story_first")
     parts = []
     for title, made in results["compared"].items():
         parts += [

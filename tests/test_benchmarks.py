@@ -17,8 +17,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import fairytaleqa
 import quality
 
-QUESTIONS = """question_id,local-or-sum,cor_section,attribute1,attribute2,question,ex-or-im1,answer1,\
-answer2,answer3,ex-or-im2,answer4,answer5,answer6
+QUESTIONS = """question_id,local-or-sum,cor_section,attribute1,attribute2,question,ex-or-im1,\
+answer1,answer2,answer3,ex-or-im2,answer4,answer5,answer6
 1,local,1,character,,Who swam? ,explicit,a swan,,,explicit,a swan,The swan,
 2,summary,"1, 2",prediction,action,What will she do?,implicit,"fly, far",,,explicit,,,
 3,local,2,character,,Who swam?,explicit,a pig,,,,,,
@@ -28,7 +28,7 @@ STORY = 'section,text\n1,"A swan swam.\rIt was ""cold"". \r\rNobody came."\n2,Th
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone of two files, with what the real ones have: quotes, lone carriage returns, repeats."""
+    """A clone of two files, with quotes, lone carriage returns and repeats as the real one has."""
     split = tmp_path / "clone" / "data-by-train-split"
     for kind, name, text in (
         ("questions", "The-Swan-questions.csv", QUESTIONS),
@@ -62,7 +62,7 @@ def test_a_clone_of_fairytaleqa_becomes_stories_and_questions(clone: Path, tmp_p
 
 
 def test_the_sections_in_shared_are_cut_as_this_script_cuts(shared: Path) -> None:
-    """No clone can be had here, so the form is held to: sections are whole, a blank line between."""
+    """No clone can be had here, but the form is: whole sections, a blank line between them."""
     for part in ("train", "val"):
         texts = {
             p.stem: p.read_text("utf-8") for p in (shared / f"fairytaleqa/{part}/stories").iterdir()

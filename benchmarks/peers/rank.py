@@ -44,7 +44,7 @@ def main() -> None:
     for name in sys.argv[4:] or SYSTEMS:
         make = SYSTEMS[name]
         started = time.perf_counter()
-        rankers = make(texts, None)
+        rankers = make(texts, None, None)
         indexing = time.perf_counter() - started
         for kind, rank in rankers.items():
             rank(asked[0], DEPTH)

