@@ -205,7 +205,8 @@ def embedding_gflop(stories: Path) -> float:
 _ASKING = """
 import json, sys, time
 import numpy as np, psutil
-from ballet_qa.encoder import SentenceEncoder, default_folder
+from ballet_qa.answering import Answerer
+from ballet_qa.encoder import SentenceEncoder
 encoder = SentenceEncoder()
 started = time.perf_counter()
 answerer = Answerer.load(sys.argv[1], encoder)
@@ -395,8 +396,8 @@ def speed_table(results: dict[str, Any]) -> str:
     lines += [
         "",
         f"From a cold shell, on the seeds: `ask` {cold['ask']:.1f} s, "
-        f"`--help` {cold['help']:.2f} s. One core reads {limits['read_gb_s']:.1f} GB/s, all of them do "
-        f"{limits['gflop_s']:.0f} Gflop/s in single precision.",
+        f"`--help` {cold['help']:.2f} s. One core reads {limits['read_gb_s']:.1f} GB/s, "
+        f"all of them do {limits['gflop_s']:.0f} Gflop/s in single precision.",
     ]
     return "\n".join(lines)
 
