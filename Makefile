@@ -1,6 +1,6 @@
 # make app    everything a fresh machine needs, then the reading room on http://127.0.0.1:7860
 # make test   everything a fresh machine needs, then the whole suite
-# make check  the suite, lint and types: what CI runs
+# make check  the suite, lint and types
 # make bench-quality, make bench-speed    how good and how fast, beside the peers, with plots;
 #                                         -short: a part of each, in minutes
 

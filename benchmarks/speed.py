@@ -1,7 +1,7 @@
 """How fast, and how far from what the machine could do, at 35 to a million passages.
 
     make bench-speed          35, 4,000, 100,000 and 1,000,000 passages, the peers beside
-    make bench-speed-short    35 and 1,000 passages and one peer, in minutes: what CI runs
+    make bench-speed-short    35 and 500 passages and one peer, in minutes: what CI runs
 
 The 35 are the four seeds. The 4,000 are stories of FairytaleQA where it is at hand, else, like
 every larger library, made up: real sentences recombined into paragraphs and stories; from 100,000
@@ -86,7 +86,7 @@ def main() -> None:
     limits = machine_limits()
     print(f"one core reads {limits['read_gb_s']:.1f} GB/s; two do {limits['gflop_s']:.0f} Gflop/s")
     sizes = {}
-    for size in [35, 1_000] if options.short else options.sizes:
+    for size in [35, 500] if options.short else options.sizes:
         sizes[str(size)] = measure_size(size, options, questions, limits)
         print(size_table(sizes[str(size)]), flush=True)
     results = circumstances() | {"limits": limits, "cold_s": cold_ask(), "sizes": sizes}

@@ -165,7 +165,9 @@ def test_the_json_alone_is_enough_to_compute_the_report_anew(answerer: Answerer)
     }
     assert made["rows"]["inside the right story"]["n"] == len(told)
     assert made["risk_coverage"][-1][0] == 1.0
-    assert f"{len(questions)} questions" in report_text("seeds", made)
+    shown = report_text("seeds", made)
+    assert f"{len(questions)} questions" in shown
+    assert f"{made['risk_coverage'][-1][1]:.3f} of 100%" in shown
 
 
 def test_a_question_about_a_story_that_is_not_there_stops_it(answerer: Answerer) -> None:

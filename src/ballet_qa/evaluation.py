@@ -386,6 +386,8 @@ def report_text(name: str, made: Report) -> str:
     times = made["rows"]["all"]
     lines += [
         "",
+        "Risk (share with a wrong first passage) when only the surest are answered: "
+        + ", ".join(f"{risk:.3f} of {share:.0%}" for share, risk in _quarters(made)),
         "  ".join(
             f"{what[:-3]} p50 {times[what]['p50']:.0f} ms, p95 {times[what]['p95']:.0f} ms"
             for what in ("search_ms", "ask_ms")
@@ -393,6 +395,12 @@ def report_text(name: str, made: Report) -> str:
         + " (warm)",
     ]
     return "\n".join(lines)
+
+
+def _quarters(made: Report) -> list[tuple[float, float]]:
+    """The points of the curve nearest to a quarter, a half, three quarters and all."""
+    curve = made["risk_coverage"]
+    return [min(curve, key=lambda point: abs(point[0] - part)) for part in (0.25, 0.5, 0.75, 1.0)]
 
 
 def _text_row(name: str, count: str, cells: Sequence[str]) -> str:
