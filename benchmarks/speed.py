@@ -83,17 +83,17 @@ def main() -> None:
         stories, index, pool = options.ours
         print(json.dumps(measure_ours(Path(stories), Path(index), pool, questions)))
         return
-    limits = machine_limits()
-    print(f"one core reads {limits['read_gb_s']:.1f} GB/s; two do {limits['gflop_s']:.0f} Gflop/s")
-    sizes = {}
+    results: dict[str, Any] = circumstances()
+    results |= {"limits": machine_limits(), "cold_s": cold_ask(), "sizes": {}}
     for size in [35, 500] if options.short else options.sizes:
-        sizes[str(size)] = measure_size(size, options, questions, limits)
-        print(size_table(sizes[str(size)]), flush=True)
-    results = circumstances() | {"limits": limits, "cold_s": cold_ask(), "sizes": sizes}
+        made = measure_size(size, options, questions, results["limits"])
+        results["sizes"][str(size)] = made
+        print(size_table(made), flush=True)
+        if not options.short:  # after each, for the last takes longest
+            folder = Path(__file__).parent / "results"
+            (folder / "speed.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     print(speed_table(results))
     if not options.short:
-        folder = Path(__file__).parent / "results"
-        (folder / "speed.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
         from plots import plot_speed
 
         plot_speed(results, ROOT / "docs" / "plots")

@@ -6,8 +6,10 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ballet_qa.encoder import SentenceEncoder
 from ballet_qa.questions import Evidence, Question, load_questions
 from ballet_qa.types import Hit, Passage
 from conftest import ROOT
@@ -16,6 +18,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import fairytaleqa
 import quality
+import speed
 
 QUESTIONS = """question_id,local-or-sum,cor_section,attribute1,attribute2,question,ex-or-im1,\
 answer1,answer2,answer3,ex-or-im2,answer4,answer5,answer6
@@ -95,3 +98,26 @@ def test_the_readme_shows_the_committed_figures() -> None:
     results = json.loads((ROOT / "benchmarks/results/quality.json").read_text("utf-8"))
     assert quality.quality_table(results) in readme
     assert quality.compared_table(results) in readme
+    results = json.loads((ROOT / "benchmarks/results/speed.json").read_text("utf-8"))
+    assert speed.speed_table(results) in readme
+    for made in results["sizes"].values():
+        assert speed.size_table(made) in readme
+    for name in ("quality", "risk", "speed"):
+        assert f"(docs/plots/{name}.svg)" in readme
+        assert (ROOT / f"docs/plots/{name}.svg").is_file()
+
+
+def test_a_library_of_any_size_can_be_made_without_the_question_sets(tmp_path: Path) -> None:
+    folder = speed.make_library(tmp_path / "stories", 90, tmp_path / "nowhere")
+    assert len(speed.library_passages(folder)) == 90
+    assert len(list(folder.rglob("*.txt"))) == 3
+    again = speed.make_library(tmp_path / "again", 90, tmp_path / "nowhere")
+    assert speed.library_passages(again) == speed.library_passages(folder)
+
+
+def test_dealt_vectors_are_unit_and_the_same_each_time(encoder: SentenceEncoder) -> None:
+    dealt = speed.DealtVectors(encoder, encoder.encode_passages(["A swan.", "A lake."]))
+    rows = dealt.encode_passages(["one", "two", "three"])
+    assert rows.shape == (3, encoder.dimension)
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+    assert np.array_equal(rows, dealt.encode_passages(["one", "two", "three"]))

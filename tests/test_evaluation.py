@@ -102,6 +102,13 @@ def test_measures_by_hand() -> None:
     assert made["search_ms"] == {"p50": 10.0, "p95": 10.0}
 
 
+def test_a_question_without_evidence_counts_for_its_answer_only() -> None:
+    made = measures([case(question(1, evidence=()), qrels=frozenset(), quoted_right=False)])
+    assert (made["search"]["R@1"], made["answer"]["quoted_from_evidence"]) == (None, None)
+    assert value(made, "answer", "token_f1") == 1.0
+    assert value(made, "wrongly_refused") == 0.0
+
+
 def test_confidence_is_held_against_what_was_quoted() -> None:
     made = measures(
         [case(question(1), confidence=0.8), case(question(2), confidence=0.8, quoted_right=False)]

@@ -218,7 +218,7 @@ def measures(cases: Sequence[Case]) -> Report:
     """Every measure of one row; None where no question of the row can tell it."""
     answerable = [case for case in cases if case.question.answerable and case.question.evidence]
     refusable = [case for case in cases if not case.question.answerable]
-    told = [case for case in answerable if case.question.answers]
+    told = [case for case in cases if case.question.answerable and case.question.answers]
     quotes = [case.verbatim == case.quotes for case in cases if case.answered]
     return {
         "n": len(cases),
