@@ -168,8 +168,10 @@ def measure_ours(
     # A process that only asks: what a server holds, not what a build needed.
     again = [sys.executable, "-c", _ASKING, str(folder), json.dumps(list(questions))]
     asking = last_line(again)
+    shell = [sys.executable, "-m", "ballet_qa", "ask", questions[0], "--index", str(folder)]
     live = folder / "generations" / (folder / "live").read_text().split()[0]
     return asking | {
+        "cold_s": seconds(shell),
         "embedding_gflop": embedding_gflop(stories) if pool == "-" else None,
         "passages": report.passages,
         "sentences": report.sentences,
