@@ -24,9 +24,9 @@ import torch
 import ballet_qa.fusion
 from ballet_qa.build import build_index
 from ballet_qa.encoder import SentenceEncoder
-from ballet_qa.questions import Question, is_right, load_questions
 from ballet_qa.fusion import FEATURES, GATES, Fusion
 from ballet_qa.index import Index
+from ballet_qa.questions import Question, is_right, load_questions
 from ballet_qa.retriever import Retriever
 
 LIBRARY_SIZES = (4, 8, 16, 23, 40, 80)

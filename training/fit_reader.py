@@ -28,8 +28,8 @@ from sklearn.preprocessing import StandardScaler
 
 import ballet_qa.reader
 from ballet_qa.build import build_index
-from ballet_qa.questions import Question, is_right, load_questions
 from ballet_qa.names import names_in_question
+from ballet_qa.questions import Question, is_right, load_questions
 from ballet_qa.reader import EVIDENCE_FEATURES, SENTENCE_FEATURES, ReaderWeights, SentenceReader
 from ballet_qa.retriever import Retriever
 from ballet_qa.types import Hit
