@@ -110,6 +110,8 @@ def visiting(browser: Browser, address: str, **options: object) -> Iterator[Page
     )
     page.goto(address)
     expect(page.locator("#ask-box textarea")).to_be_visible()
+    # Gradio fetches each kind of component when it is first shown; until then it says "Loading...".
+    expect(page.locator("p.loading")).to_have_count(0)
     yield page
     assert wrong == []
     context.close()
