@@ -359,7 +359,7 @@ def size_table(made: dict[str, Any]) -> str:
     base = ours["warm"]["search"]["p50_ms"]
     for name, held in made["systems"].items():
         if held is None:
-            lines.append(f"| {name} | not at this size | | | | | | |")
+            lines.append(f"| {name} | not measured at this size | | | | | | |")
             continue
         for kind, warm in held["warm"].items():
             title = f"ballet_qa {kind}" if name == "ballet_qa" else kind
