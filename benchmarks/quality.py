@@ -18,7 +18,7 @@ import sys
 import tempfile
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from ballet_qa.answering import Answerer
 from ballet_qa.build import build_index
 from ballet_qa.encoder import SentenceEncoder
 from ballet_qa.evaluation import report, report_text, run
-from ballet_qa.metrics import mean, ndcg, reciprocal_rank, success_at
+from ballet_qa.metrics import DEPTHS, mean, ranking_measures
 from ballet_qa.questions import Question, load_questions
 from ballet_qa.types import Hit
 
@@ -46,8 +46,7 @@ COMPARED = (
     ("FairytaleQA val, library train + val", "both", "fairytaleqa/val/questions.jsonl"),
     ("paraphrased val, library val", "val", "paraphrase/val.jsonl"),
 )
-DEPTH = 50
-DEPTHS = (1, 3, 5, 10, 50)
+DEPTH = max(DEPTHS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,21 +137,12 @@ def compare(
         for ranked, gold, question in zip(ranking, right, asked, strict=True):
             stories = {span.story for span in question.evidence}
             first = bool(ranked) and sections[ranked[0]].story in stories
-            held = measures([row in gold for row in ranked], len(gold))
+            held = ranking_measures([row in gold for row in ranked], len(gold))
             made.append(held | {"right_story_first": float(first)})
-        rows[name] = {measure: estimate([held[measure] for held in made]) for measure in made[0]}
+        rows[name] = {
+            measure: asdict(mean([held[measure] for held in made])) for measure in made[0]
+        }
     return {"questions": len(asked), "sections": len(sections), "rows": rows}, told["versions"]
-
-
-def measures(right: Sequence[bool], total: int) -> dict[str, float]:
-    """The measures of one ranking; ``total`` is how many right sections there are."""
-    found = {f"R@{k}": success_at(right, k) for k in DEPTHS}
-    return found | {"RR@10": reciprocal_rank(right), "nDCG@10": ndcg(right, total)}
-
-
-def estimate(values: Sequence[float]) -> dict[str, float]:
-    made = mean(values)
-    return {"value": made.value, "low": made.low, "high": made.high, "n": made.n}
 
 
 def sections_of(answerer: Answerer, questions: Sequence[Question]) -> list[Section]:
@@ -232,7 +222,7 @@ def progress(title: str) -> Callable[[int, int], None]:
 def quality_table(results: dict[str, Any]) -> str:
     """The product's own rows as the README shows them."""
     columns = {
-        **{f"R@{k}": ("search", f"R@{k}") for k in (1, 3, 5, 10, 50)},
+        **{f"R@{k}": ("search", f"R@{k}") for k in DEPTHS},
         "right story first": ("search", "right_story_first"),
         "R@1 of ask": ("ask", "R@1"),
         "answer F1": ("answer", "token_f1"),

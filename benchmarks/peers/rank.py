@@ -7,19 +7,13 @@ A passage is `{"text"}`, a question `{"question"}`; OUT gets, for each system, t
 from __future__ import annotations
 
 import json
-import logging
-import os
 import sys
 import time
-import warnings
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-os.environ.update(HF_HUB_OFFLINE="1", HAYSTACK_TELEMETRY_ENABLED="False")
-os.environ.update(TOKENIZERS_PARALLELISM="false", ANONYMIZED_TELEMETRY="False")
-
-from systems import SYSTEMS
+from systems import SYSTEMS, be_quiet, column
 
 DEPTH = 50
 PACKAGES = (
@@ -35,11 +29,9 @@ PACKAGES = (
 
 
 def main() -> None:
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    be_quiet()
     passages, questions, out = map(Path, sys.argv[1:4])
-    texts = [json.loads(line)["text"] for line in passages.read_text("utf-8").splitlines()]
-    asked = [json.loads(line)["question"] for line in questions.read_text("utf-8").splitlines()]
+    texts, asked = column(passages, "text"), column(questions, "question")
     runs = {}
     for name in sys.argv[4:] or SYSTEMS:
         make = SYSTEMS[name]

@@ -10,37 +10,27 @@ saved. With VECTORS the encoder embeds questions only.
 from __future__ import annotations
 
 import json
-import logging
-import os
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.update(HF_HUB_OFFLINE="1", HAYSTACK_TELEMETRY_ENABLED="False")
-os.environ.update(TOKENIZERS_PARALLELISM="false", ANONYMIZED_TELEMETRY="False")
-
 import numpy as np
-from systems import SYSTEMS, Rank, weights
+from systems import SYSTEMS, Rank, be_quiet, column, weights
 
 Load = Callable[[Path], Callable[[str], Any]]
 SECONDS = 60.0  # no retriever is timed for longer
 
 
 def main() -> None:
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    be_quiet()
     if sys.argv[1] == "--cold":
         COLD[sys.argv[2]](Path(sys.argv[3]))(sys.argv[4])
         return
     name, passages, questions, vectors, folder = sys.argv[1:6]
-    texts = [json.loads(line)["text"] for line in Path(passages).read_text("utf-8").splitlines()]
-    asked = [
-        json.loads(line)["question"] for line in Path(questions).read_text("utf-8").splitlines()
-    ]
+    texts, asked = column(Path(passages), "text"), column(Path(questions), "question")
     given = None if vectors == "-" else np.load(vectors)
     started = time.perf_counter()
     rankers = SYSTEMS[name](texts, given, Path(folder))

@@ -8,6 +8,10 @@ in the peers' environment; nothing of ballet_qa is imported here.
 from __future__ import annotations
 
 import importlib.util
+import json
+import logging
+import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,19 @@ from typing import Any
 import numpy as np
 
 Rank = Callable[[str, int], list[int]]
+
+
+def be_quiet() -> None:
+    """No network, no telemetry, no warnings of theirs: before any of them is imported."""
+    os.environ.update(HF_HUB_OFFLINE="1", HAYSTACK_TELEMETRY_ENABLED="False")
+    os.environ.update(TOKENIZERS_PARALLELISM="false", ANONYMIZED_TELEMETRY="False")
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+
+
+def column(file: Path, name: str) -> list[str]:
+    """One field of every line of a JSONL file."""
+    return [json.loads(line)[name] for line in file.read_text("utf-8").splitlines()]
 
 
 def weights() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,25 +18,23 @@ from numpy.typing import NDArray
 from ballet_qa.answering import Answerer
 from ballet_qa.errors import QuestionFileError
 from ballet_qa.metrics import (
-    Estimate,
+    DEPTHS,
     area_under_risk,
     bootstrap,
     calibration_error,
     exact_match,
     mean,
-    ndcg,
-    reciprocal_rank,
+    ranking_measures,
     rouge_l,
     selective_risk,
-    success_at,
     token_f1,
 )
 from ballet_qa.names import names_in_question
 from ballet_qa.questions import Question, is_right
+from ballet_qa.texts import Texts
 from ballet_qa.types import Answer, Hit, Reason, Status
 from ballet_qa.words import terms
 
-DEPTHS = (1, 3, 5, 10, 50)
 FEW_WORDS = 0.5
 
 Report: TypeAlias = dict[str, Any]
@@ -107,35 +105,53 @@ def run(
         )
     library, in_story = [], []
     for number, question in enumerate(questions, start=1):
-        library.append(_ask(answerer, question, None))
+        wanted = _wanted(answerer.index.texts, question)
+        library.append(_ask(answerer, question, wanted, None))
         if question.answerable and question.evidence:
-            in_story.append(_ask(answerer, question, sorted({e.story for e in question.evidence})))
+            stories = sorted({e.story for e in question.evidence})
+            in_story.append(_ask(answerer, question, wanted, stories))
         if progress is not None:
             progress(number, len(questions))
     return Run(tuple(library), tuple(in_story))
 
 
-def _ask(answerer: Answerer, question: Question, stories: list[str] | None) -> Case:
+def _wanted(texts: Texts, question: Question) -> tuple[frozenset[str], float | None]:
+    """The right passages' ids, and the share of the question's words that the evidence has."""
+    rows = {e.story: texts.story_row(e.story) for e in question.evidence}
+    right = frozenset(
+        passage.id
+        for row in rows.values()
+        if row is not None
+        for passage in texts.passages_of(row)
+        if is_right(passage, question.evidence)
+    )
+    told = " ".join(
+        texts.story(row).text[e.start : e.end]
+        for e in question.evidence
+        if (row := rows[e.story]) is not None
+    )
+    return right, words_shared(question.question, told) if question.evidence else None
+
+
+def _ask(
+    answerer: Answerer,
+    question: Question,
+    wanted: tuple[frozenset[str], float | None],
+    stories: list[str] | None,
+) -> Case:
     depth = max(DEPTHS)
     started = time.perf_counter()
     hits = answerer.retriever.search(question.question, depth, stories)
     searched = time.perf_counter()
     answer = answerer.answer(question.question, depth, stories)
     answered = time.perf_counter()
-    texts = answerer.index.texts
-    rows = [texts.story_row(story) for story in {e.story for e in question.evidence}]
-    right = [p for row in rows if row is not None for p in texts.passages_of(row)]
-    told = " ".join(
-        texts.story(row).text[e.start : e.end]
-        for e in question.evidence
-        if (row := texts.story_row(e.story)) is not None
-    )
+    qrels, shared = wanted
     named = question.named
     return Case(
         question=question,
         named=bool(names_in_question(question.question)) if named is None else named,
-        shared=words_shared(question.question, told) if question.evidence else None,
-        qrels=frozenset(p.id for p in right if is_right(p, question.evidence)),
+        shared=shared,
+        qrels=qrels,
         searched=_ids(hits),
         asked=_ids(answer.hits),
         story_first=bool(hits) and hits[0].passage.story_id in {e.story for e in question.evidence},
@@ -243,18 +259,17 @@ def measures(cases: Sequence[Case]) -> Report:
 
 
 def _ranking(cases: Sequence[Case], rankings: Sequence[Sequence[str]]) -> Report:
-    right = [case.relevance(ranking) for case, ranking in zip(cases, rankings, strict=True)]
-    table = {f"R@{k}": _mean(success_at(row, k) for row in right) for k in DEPTHS}
-    table["RR@10"] = _mean(reciprocal_rank(row) for row in right)
-    table["nDCG@10"] = _mean(
-        ndcg(row, len(case.qrels)) for row, case in zip(right, cases, strict=True)
-    )
-    return table
+    made = [
+        ranking_measures(case.relevance(ranking), len(case.qrels))
+        for case, ranking in zip(cases, rankings, strict=True)
+    ]
+    names = ranking_measures([], 0)  # a row without rankings shows its measures as None
+    return {name: _mean(held[name] for held in made) for name in names}
 
 
 def _mean(values: Iterator[float] | Iterator[bool] | Sequence[bool]) -> Report | None:
     column = [float(value) for value in values]
-    return _shown(mean(column)) if column else None
+    return asdict(mean(column)) if column else None
 
 
 def _balanced(cases: Sequence[Case]) -> Report | None:
@@ -271,13 +286,13 @@ def _balanced(cases: Sequence[Case]) -> Report | None:
         ]
         return float(np.mean(shares))
 
-    return _shown(bootstrap(statistic, len(cases)))
+    return asdict(bootstrap(statistic, len(cases)))
 
 
 def _over(
     cases: Sequence[Case], measure: Callable[[Sequence[Case]], Callable[[NDArray[np.int64]], float]]
 ) -> Report | None:
-    return _shown(bootstrap(measure(cases), len(cases))) if cases else None
+    return asdict(bootstrap(measure(cases), len(cases))) if cases else None
 
 
 def _risk_area(cases: Sequence[Case]) -> Callable[[NDArray[np.int64]], float]:
@@ -306,15 +321,6 @@ def _curve(cases: Sequence[Case], points: int = 50) -> list[tuple[float, float]]
 def _times(milliseconds: Sequence[float]) -> Report:
     p50, p95 = np.percentile(milliseconds, [50, 95])
     return {"p50": float(p50), "p95": float(p95)}
-
-
-def _shown(estimate: Estimate) -> Report:
-    return {
-        "value": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "n": estimate.n,
-    }
 
 
 def case_form(case: Case) -> Report:

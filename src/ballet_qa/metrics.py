@@ -20,6 +20,7 @@ Values: TypeAlias = NDArray[np.float64]
 
 RESAMPLES = 1000
 BINS = 10
+DEPTHS = (1, 3, 5, 10, 50)
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -54,6 +55,12 @@ def ndcg(right: Sequence[bool], total: int, depth: int = 10) -> float:
     gained = float(np.dot(np.array(right[:depth], dtype=float), discounts[: len(right[:depth])]))
     ideal = float(discounts[: min(total, depth)].sum())
     return gained / ideal if ideal else 0.0
+
+
+def ranking_measures(right: Sequence[bool], total: int) -> dict[str, float]:
+    """R@k for each of DEPTHS, RR@10 and nDCG@10 of one ranking; ``total`` as in `ndcg`."""
+    found = {f"R@{k}": success_at(right, k) for k in DEPTHS}
+    return found | {"RR@10": reciprocal_rank(right), "nDCG@10": ndcg(right, total)}
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
