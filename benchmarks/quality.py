@@ -1,7 +1,7 @@
 """How good are the hits, the answers and the refusals, beside the peers, in one run.
 
     make bench-quality          everything: about an hour on two cores the first time
-    make bench-quality-short    a part of it, in minutes: what CI runs
+    make bench-quality-short    a part of it and one peer, in minutes: what CI runs
 
 Builds two libraries (val's 23 stories; train's and val's 255), evaluates each question file against
 its library, and ranks the same sections for the same questions by every peer of benchmarks/peers.
@@ -66,20 +66,11 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers")
     parser.add_argument("--short", action="store_true", help="every 8th question, library val")
     options = parser.parse_args()
-    encoder = SentenceEncoder()
-    libraries = {"seeds": [ROOT / "seeds"]}
-    if options.data.is_dir():
-        stories = {part: options.data / f"fairytaleqa/{part}/stories" for part in ("train", "val")}
-        libraries["val"] = [stories["val"]]
-        if not options.short:
-            libraries["both"] = [stories["train"], stories["val"]]
-    else:
-        print(f"no question sets at {options.data}: only the seeds are measured")
-    answerers = {}
-    for name, roots in libraries.items():
-        build_index(roots, options.indexes / name, encoder=encoder)
-        answerers[name] = Answerer.load(options.indexes / name, encoder)
-
+    python = options.peers / "bin" / "python"
+    if options.short or not python.exists():
+        print(f"only sentence-transformers + FAISS beside us: short, or no {python} (make peers)")
+        python = None
+    answerers = libraries(options.data, options.indexes, options.short)
     reports = {}
     for title, library, file in (SEEDS, *FILES):
         if library in answerers:
@@ -94,11 +85,12 @@ def main() -> None:
             title, library = title.replace("train + val", "val"), "val"
         if library in answerers:
             questions = chosen(load_questions(options.data / file), options.short)
-            files = [folder.parent / "questions.jsonl" for folder in stories.values()]
-            cut_by = [question for file in files for question in load_questions(file)]
-            compared[title], versions = compare(
-                answerers[library], questions, cut_by, options.peers
-            )
+            cut_by = [
+                question
+                for part in ("train", "val")
+                for question in load_questions(options.data / f"fairytaleqa/{part}/questions.jsonl")
+            ]
+            compared[title], versions = compare(answerers[library], questions, cut_by, python)
     results = circumstances() | {"peers": versions, "reports": reports, "compared": compared}
     print(quality_table(results), compared_table(results), sep="\n\n")
     if not options.short and compared:
@@ -110,18 +102,37 @@ def main() -> None:
         plot_risk(results, ROOT / "docs" / "plots")
 
 
+def libraries(data: Path, indexes: Path, short: bool) -> dict[str, Answerer]:
+    """The libraries that can be had here, built and opened."""
+    roots = {"seeds": [ROOT / "seeds"]}
+    if data.is_dir():
+        train, val = (data / f"fairytaleqa/{part}/stories" for part in ("train", "val"))
+        roots["val"] = [val]
+        if not short:
+            roots["both"] = [train, val]
+    else:
+        print(f"no question sets at {data}: only the seeds are measured")
+    encoder = SentenceEncoder()
+    for name, folders in roots.items():
+        build_index(folders, indexes / name, encoder=encoder)
+    return {name: Answerer.load(indexes / name, encoder) for name in roots}
+
+
 def chosen(questions: list[Question], short: bool) -> list[Question]:
     return questions[::8] if short and len(questions) > 100 else questions
 
 
 def compare(
-    answerer: Answerer, questions: Sequence[Question], cut_by: Sequence[Question], peers: Path
+    answerer: Answerer,
+    questions: Sequence[Question],
+    cut_by: Sequence[Question],
+    python: Path | None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Every system's measures over the same sections; then the peers' versions."""
     asked = [q for q in questions if q.answerable and q.evidence]
     sections = sections_of(answerer, cut_by)
     right = [right_sections(sections, question) for question in asked]
-    told = peers_ranking([s.text for s in sections], [q.question for q in asked], peers)
+    told = peers_ranking([s.text for s in sections], [q.question for q in asked], python)
     rankings = {name: made["rankings"] for name, made in told["runs"].items()}
     depth = 3 * DEPTH  # a section has about three passages
     place = section_finder(sections)
@@ -194,19 +205,16 @@ def ranked_sections(hits: Sequence[Hit], place: Callable[[str, int], int]) -> li
     return list(dict.fromkeys(middles))[:DEPTH]
 
 
-def peers_ranking(texts: Sequence[str], asked: Sequence[str], peers: Path) -> dict[str, Any]:
-    """What benchmarks/peers/rank.py says; plain sentence-transformers only, without its room."""
-    python = peers / "bin" / "python"
-    if not python.exists():
-        print(f"no peers at {peers} (make peers): only sentence-transformers + FAISS beside us")
+def peers_ranking(
+    texts: Sequence[str], asked: Sequence[str], python: Path | None
+) -> dict[str, Any]:
+    """What benchmarks/peers/rank.py says, run by the peers' python; by ours, of one peer only."""
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, name) for name in ("passages.jsonl", "questions.jsonl", "out.json")]
         files[0].write_text("".join(json.dumps({"text": t}) + "\n" for t in texts), "utf-8")
         files[1].write_text("".join(json.dumps({"question": q}) + "\n" for q in asked), "utf-8")
-        command = [str(python), str(PEERS / "rank.py"), *map(str, files)]
-        if not python.exists():
-            command = [sys.executable, *command[1:], "sentence-transformers"]
-        subprocess.run(command, check=True)
+        command = [str(python or sys.executable), str(PEERS / "rank.py"), *map(str, files)]
+        subprocess.run(command if python else [*command, "sentence-transformers"], check=True)
         told: dict[str, Any] = json.loads(files[2].read_text("utf-8"))
     return told
 
