@@ -112,19 +112,14 @@ class Retriever:
         ]
         around = np.unique(np.concatenate([rows - 1, rows, rows + 1]))
         around = around[(around >= 0) & (around < len(texts.passage_story))]
-        best = dict(zip(around.tolist(), self._best_sentence(query, around).tolist(), strict=True))
-        last = len(texts.passage_story) - 1
-        neighbours = [
-            max(
-                [
-                    best[near]
-                    for near in (row - 1, row + 1)
-                    if 0 <= near <= last and texts.passage_story[near] == owner
-                ],
-                default=best[row],
-            )
-            for row, owner in zip(rows.tolist(), owners, strict=True)
-        ]
+        best = self._best_sentence(query, around)
+        sentence = best[np.searchsorted(around, rows)]
+        neighbour = np.full(len(rows), -np.inf, dtype=np.float32)
+        for near in (rows - 1, rows + 1):
+            place = np.clip(np.searchsorted(around, near), 0, len(around) - 1)
+            beside = (around[place] == near) & (texts.passage_story[around[place]] == owners)
+            neighbour = np.where(beside, np.maximum(neighbour, best[place]), neighbour)
+        neighbour = np.where(np.isinf(neighbour), sentence, neighbour)
         columns = {
             "own": index.terms.score("own", query.terms, rows) / ceiling,
             "near": index.terms.score("near", query.terms, rows) / ceiling,
@@ -132,8 +127,8 @@ class Retriever:
             "story": [whole.get(int(owner), 0.0) / best_whole for owner in owners],
             "named": named,
             "passage": index.passage_vectors.rows(rows) @ query.vector,
-            "sentence": [best[row] for row in rows.tolist()],
-            "neighbour": neighbours,
+            "sentence": sentence,
+            "neighbour": neighbour,
         }
         features = np.stack([np.asarray(columns[name], np.float32) for name in FEATURES], axis=1)
         weights = [index.terms.idf(term) for term in query.terms]
@@ -167,10 +162,12 @@ class Retriever:
 
     def _best_sentence(self, query: Query, rows: IntArray) -> FloatArray:
         """The highest cosine among the sentences of each passage."""
-        ranges = [self.index.texts.sentence_rows(int(row)) for row in rows]
-        sentences = np.concatenate([np.arange(*r, dtype=np.int32) for r in ranges])
-        cosines = self.index.sentence_vectors.rows(sentences) @ query.vector
-        firsts = np.cumsum([0] + [end - start for start, end in ranges[:-1]])
+        owners = self.index.texts.sentence_passage
+        starts, ends = (np.searchsorted(owners, rows, side) for side in ("left", "right"))
+        counts = ends - starts
+        firsts = np.cumsum(counts) - counts
+        sentences = np.arange(counts.sum()) + np.repeat(starts - firsts, counts)
+        cosines = self.index.sentence_vectors.rows(sentences.astype(np.int32)) @ query.vector
         return np.maximum.reduceat(cosines, firsts)
 
 
