@@ -3,6 +3,7 @@
 # make check  the suite, lint and types
 # make bench-quality, make bench-speed    how good and how fast, beside the peers, with plots;
 #                                         -short: a part of each, in minutes
+# make bench-reading                      what reading adds, and what it costs
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,8 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 PEERS := .venv-peers
 
-.PHONY: app test check lint browser peers bench-quality bench-quality-short bench-speed bench-speed-short
+.PHONY: app test check lint browser peers bench-quality bench-quality-short bench-speed bench-speed-short \
+  bench-reading
 
 app: $(VENV)/ready
 	$(BIN)/python app.py
@@ -30,6 +32,9 @@ bench-quality: $(VENV)/ready-bench peers
 
 bench-quality-short: $(VENV)/ready-bench
 	$(BIN)/python benchmarks/quality.py --short
+
+bench-reading: $(VENV)/ready-bench
+	$(BIN)/python benchmarks/reading.py
 
 bench-speed: $(VENV)/ready-bench peers
 	$(BIN)/python benchmarks/speed.py

@@ -6,17 +6,23 @@ about somebody who is in two of them gets an answer from each that has one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from ballet_qa.cross_encoder import CrossEncoder
 from ballet_qa.index import Index, QuestionName
-from ballet_qa.reader import READER_NAME, SentenceReader
+from ballet_qa.names import people_named
+from ballet_qa.reader import READER_NAME, StoryReader
 from ballet_qa.retriever import Retriever, check_query
 from ballet_qa.settings import SETTINGS
 from ballet_qa.types import Answer, Citation, Encoder, Finding, Hit, Reader, Reading, Reason, Status
-from ballet_qa.words import fold
+from ballet_qa.words import fold, stem
 
 __all__ = ["READER_NAME", "Answerer", "example_questions"]
+
+_SHE_OR_HE = re.compile(r"\b(?:she|her|hers|he|him|his)\b", re.IGNORECASE)
 
 
 class Answerer:
@@ -29,23 +35,30 @@ class Answerer:
 
     @classmethod
     def load(
-        cls, index_dir: str | Path = SETTINGS.index, encoder: Encoder | None = None
+        cls,
+        index_dir: str | Path = SETTINGS.index,
+        encoder: Encoder | None = None,
+        reader: str | Path | None = None,
     ) -> Answerer:
-        """Open the index in ``index_dir``, with the encoder it names and the default reader.
+        """Open the index in ``index_dir``, with the encoder it names.
 
-        Raises IndexMissingError, IndexMismatchError or EncoderError, each with its remedy.
+        ``reader`` is a folder of weights to read with instead of the package's own, which are
+        loaded with the first question. Raises IndexMissingError, IndexMismatchError, EncoderError
+        or ReaderError, each with its remedy.
         """
         retriever = Retriever.load(index_dir, encoder)
-        return cls(retriever, SentenceReader(retriever.index, retriever.encoder))
+        network = CrossEncoder(None if reader is None else Path(reader))
+        return cls(retriever, StoryReader(retriever.index, retriever.encoder, network))
 
     def answer(
         self, question: str, top_k: int = SETTINGS.top_k, stories: Sequence[str] | None = None
     ) -> Answer:
         """What the stories say, word for word, or why nothing is said.
 
-        ``stories`` (ids) are the only ones asked. ``hits`` holds the ``top_k`` nearest passages
-        either way, stories that hold the question's names first. Raises QuestionError on a blank
-        or over-long question, UnknownStoryError on an unknown id.
+        ``stories`` (ids) are the only ones asked. ``hits`` holds ``top_k`` passages either way:
+        those that were read, in the reader's order, then those that were not, in the search's,
+        stories that hold the question's names first. Raises QuestionError on a blank or over-long
+        question, UnknownStoryError on an unknown id.
         """
         check_query(question, top_k)
         rows = None if stories is None else self.index.story_rows(stories)
@@ -59,24 +72,36 @@ class Answerer:
         speaks = [int(owner) in holding for owner in owners]
         first = [place for place, may in enumerate(speaks) if may]
         rest = [place for place, may in enumerate(speaks) if not may]
-        hits = self.retriever.hits(ranked[first + rest], scores[first + rest], top_k, rows)
+        found = self.retriever.hits(
+            ranked[first + rest], scores[first + rest], max(top_k, SETTINGS.read_candidates), rows
+        )
 
         if unknown:
             texts = tuple(name.text for name in unknown)
-            return Answer(question, "not_found", "unknown_name", (), tuple(hits), texts)
-        candidates = self.retriever.hits(
-            ranked[first], scores[first], SETTINGS.read_candidates, sorted(holding)
-        )
-        readings = self._reader.read(question, candidates)
+            return Answer(question, "not_found", "unknown_name", (), tuple(found[:top_k]), texts)
+        speaking = [
+            hit for hit in found if self.index.texts.story_row(hit.passage.story_id) in holding
+        ]
+        readings = self._reader.read(question, speaking[: SETTINGS.read_candidates])
+        hits = _read_first(readings, found)
         chosen = self._choose(readings, several=bool(names))
-        best = max((reading.answerable for reading in readings), default=0.0)
+        best = readings[0].answerable if readings else 0.0
         if not chosen:
             reason: Reason = "weak_evidence" if best >= SETTINGS.weak_evidence else "no_evidence"
-            return Answer(question, "not_found", reason, (), tuple(hits), likelihood=best)
+            return Answer(question, "not_found", reason, (), tuple(hits[:top_k]), likelihood=best)
         findings = tuple(self._finding(reading) for reading in chosen)
         status: Status = "answered" if len(findings) == 1 else "ambiguous"
-        shown = _with_cited(hits, [reading.hit for reading in chosen])
-        return Answer(question, status, None, findings, tuple(shown), likelihood=best)
+        cited = {reading.hit.passage.id for reading in chosen}
+        shown = sorted(hits, key=lambda hit: hit.passage.id not in cited)[:top_k]
+        return Answer(question, status, None, findings, _ranked(shown), likelihood=best)
+
+    def rerank(
+        self, query: str, top_k: int = SETTINGS.top_k, stories: Sequence[str] | None = None
+    ) -> list[Hit]:
+        """As `Retriever.search`, the first passages read and put in the reader's order."""
+        found = self.retriever.search(query, max(top_k, SETTINGS.read_candidates), stories)
+        readings = self._reader.read(query, found[: SETTINGS.read_candidates])
+        return _read_first(readings, found)[:top_k]
 
     def _is_known(self, name: QuestionName, asked: Sequence[int]) -> bool:
         """Whether one of the stories asked has this name.
@@ -106,8 +131,8 @@ class Answerer:
         """The rows of the stories asked in which every one of these names occurs."""
         holding = frozenset(asked)
         for name in names:
-            for stem in name.stems:
-                holding &= self.index.terms.stories_with(stem)
+            for word in name.stems:
+                holding &= self.index.terms.stories_with(word)
         return holding
 
     def _choose(self, readings: Sequence[Reading], *, several: bool) -> list[Reading]:
@@ -136,17 +161,32 @@ class Answerer:
         inside = passage.start <= start < end <= passage.end
         if not inside or passage.text[start - passage.start : end - passage.start] != quote:
             raise AssertionError(f"a quote of {passage.id} is not in its story at {start}:{end}")
-        return Finding(quote, None, Citation(story, passage, start, end, quote))
+        words = reading.answer
+        if not start <= words.start < words.end <= end:
+            raise AssertionError(f"the answer of {passage.id} is not in its quote {start}:{end}")
+        answer = story.text[words.start : words.end]
+        citation = Citation(story, passage, start, end, quote)
+        about = self._about(row, passage.text[: start - passage.start], quote)
+        return Finding(answer, round(reading.answerable, 3), citation, words, about)
+
+    def _about(self, story_row: int, before: str, quote: str) -> str | None:
+        """Whom a quote without a name is about: the one person named before it in its passage."""
+        if not _SHE_OR_HE.search(quote):
+            return None
+        known = {stem(form) for form, count in self.index.texts.names_of(story_row) if count > 1}
+        people = people_named(before, known)
+        return people[0] if len(people) == 1 and not people_named(quote, known) else None
 
 
-def _with_cited(hits: Sequence[Hit], cited: Sequence[Hit]) -> list[Hit]:
-    """The hits, the cited passages first, ranked anew; as many as before."""
-    ids = [hit.passage.id for hit in cited]
-    ordered = [*cited, *(hit for hit in hits if hit.passage.id not in ids)]
-    return [
-        Hit(hit.passage, hit.score, rank, hit.title, hit.also_in)
-        for rank, hit in enumerate(ordered[: len(hits)], start=1)
-    ]
+def _read_first(readings: Sequence[Reading], found: Sequence[Hit]) -> list[Hit]:
+    """The hits that were read, in the reader's order, then the others, ranked anew."""
+    read = [replace(r.hit, score=r.score, scored_by="reader") for r in readings]
+    ids = {hit.passage.id for hit in read}
+    return list(_ranked([*read, *(hit for hit in found if hit.passage.id not in ids)]))
+
+
+def _ranked(hits: Sequence[Hit]) -> tuple[Hit, ...]:
+    return tuple(replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1))
 
 
 def example_questions(answerer: Answerer, wanted: int = 4) -> list[str]:

@@ -42,6 +42,15 @@ StoryIds = Annotated[
     list[str] | None,
     typer.Option("--story", metavar="ID", help="Look in this story only; may be repeated."),
 ]
+Reader = Annotated[
+    Path | None,
+    typer.Option(
+        "--reader",
+        metavar="DIR",
+        envvar="BALLET_QA_READER",
+        help="Read with the weights in this folder instead of the package's own.",
+    ),
+]
 Batch = Annotated[
     str | None,
     typer.Option(
@@ -132,6 +141,7 @@ def ask(
     story: StoryIds = None,
     as_json: Json = False,
     batch: Batch = None,
+    reader: Reader = None,
 ) -> None:
     """Ask a question: the words that answer, quoted, with their story, or why there are none.
 
@@ -145,11 +155,11 @@ def ask(
         from ballet_qa.retriever import check_query
 
         check_query(question, top_k)
-        answer = Answerer.load(index).answer(question, top_k, stories=story)
+        answer = Answerer.load(index, reader=reader).answer(question, top_k, stories=story)
         print(_dumps(render.answer_json(answer)) if as_json else render.answer_text(answer))
         return
     lines = list(_batch_lines(str(batch)))
-    answerer = Answerer.load(index)
+    answerer = Answerer.load(index, reader=reader)
     for number, line in lines:
         with _named_line(str(batch), number):
             answer = answerer.answer(line["question"], top_k, stories=line.get("stories", story))
@@ -164,6 +174,10 @@ def search(
     story: StoryIds = None,
     as_json: Json = False,
     batch: Batch = None,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Read the first passages, and put the best first.")
+    ] = False,
+    reader: Reader = None,
 ) -> None:
     """List the passages nearest to a question, best first, without judging them.
 
@@ -171,22 +185,24 @@ def search(
     """
     _one_of(query, batch)
     from ballet_qa import render
+    from ballet_qa.answering import Answerer
     from ballet_qa.retriever import Retriever, check_query
 
     if query is not None:
         check_query(query, top_k)
-        hits = Retriever.load(index).search(query, top_k, stories=story)
+    lines = [] if batch is None else list(_batch_lines(batch))
+    find = Answerer.load(index, reader=reader).rerank if rerank else Retriever.load(index).search
+    if query is not None:
+        hits = find(query, top_k, stories=story)
         print(
             _dumps(render.search_json(query, hits))
             if as_json
             else "\n".join(map(render.hit_text, hits))
         )
         return
-    lines = list(_batch_lines(str(batch)))
-    retriever = Retriever.load(index)
     for number, line in lines:
         with _named_line(str(batch), number):
-            hits = retriever.search(line["question"], top_k, stories=line.get("stories", story))
+            hits = find(line["question"], top_k, stories=line.get("stories", story))
         _print_batch_line({"id": line.get("id")} | render.search_json(line["question"], hits))
 
 
@@ -230,12 +246,13 @@ def serve(
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="The port to listen on.")
     ] = SETTINGS.port,
+    reader: Reader = None,
 ) -> None:
     """Serve the reading room: open http://127.0.0.1:7860 in a browser and ask."""
     from ballet_qa.server import check_port_is_free, run
 
     check_port_is_free(host, port)
-    run(index, host=host, port=port)
+    run(index, host=host, port=port, reader=reader)
 
 
 @app.command()
@@ -246,6 +263,7 @@ def evaluate(
     ],
     index: IndexDir = Path(SETTINGS.index),
     as_json: Json = False,
+    reader: Reader = None,
 ) -> None:
     """Measure how often the right passage is found, and how often an absent answer is refused.
 
@@ -260,7 +278,7 @@ def evaluate(
     from ballet_qa.answering import Answerer
     from ballet_qa.evaluation import case_form, report, report_text, run
 
-    answerer = Answerer.load(index)
+    answerer = Answerer.load(index, reader=reader)
     forms = {}
     for path, held in asked:
         with _progress_bar("questions") as tick:

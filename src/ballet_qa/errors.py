@@ -6,6 +6,7 @@ BalletQAError                 one line: the value at fault and the remedy
 ├── StoriesError              a folder of stories that is missing or has nothing to read
 ├── LoadError                 one file that cannot be read (a build names it and goes on)
 ├── EncoderError              weights that are missing, damaged or of another model
+├── ReaderError               the reader's weights are missing or damaged
 ├── IndexMissingError         no index where one was expected
 ├── IndexMismatchError        an index that is damaged, of another format or another encoder
 ├── IndexBusyError            another process is building this index
@@ -38,6 +39,10 @@ class LoadError(BalletQAError):
 
 class EncoderError(BalletQAError):
     """The encoder cannot be loaded."""
+
+
+class ReaderError(BalletQAError):
+    """The reader cannot be loaded."""
 
 
 class IndexMissingError(BalletQAError):

@@ -55,7 +55,8 @@ class Case:
     qrels: frozenset[str]
     searched: tuple[str, ...]
     asked: tuple[str, ...]
-    story_first: bool
+    searched_story_first: bool
+    asked_story_first: bool
     status: Status
     reason: Reason | None
     likelihood: float
@@ -147,6 +148,7 @@ def _ask(
     answered = time.perf_counter()
     qrels, shared = wanted
     named = question.named
+    stories_told = {e.story for e in question.evidence}
     return Case(
         question=question,
         named=bool(names_in_question(question.question)) if named is None else named,
@@ -154,7 +156,8 @@ def _ask(
         qrels=qrels,
         searched=_ids(hits),
         asked=_ids(answer.hits),
-        story_first=bool(hits) and hits[0].passage.story_id in {e.story for e in question.evidence},
+        searched_story_first=_is_first(hits, stories_told),
+        asked_story_first=_is_first(answer.hits, stories_told),
         status=answer.status,
         reason=answer.reason,
         likelihood=answer.likelihood,
@@ -174,6 +177,10 @@ def words_shared(question: str, told: str) -> float:
     """The share of a question's distinct meaningful words that the evidence has too."""
     asked = set(terms(question))
     return len(asked & set(terms(told))) / len(asked) if asked else 0.0
+
+
+def _is_first(hits: Sequence[Hit], stories: set[str]) -> bool:
+    return bool(hits) and hits[0].passage.story_id in stories
 
 
 def _ids(hits: Sequence[Hit]) -> tuple[str, ...]:
@@ -239,8 +246,9 @@ def measures(cases: Sequence[Case]) -> Report:
     return {
         "n": len(cases),
         "search": _ranking(answerable, [case.searched for case in answerable])
-        | {"right_story_first": _mean(case.story_first for case in answerable)},
-        "ask": _ranking(answerable, [case.asked for case in answerable]),
+        | {"right_story_first": _mean(case.searched_story_first for case in answerable)},
+        "ask": _ranking(answerable, [case.asked for case in answerable])
+        | {"right_story_first": _mean(case.asked_story_first for case in answerable)},
         "answer": {
             "token_f1": _mean(token_f1(c.answer, c.question.answers) for c in told),
             "rouge_l": _mean(rouge_l(c.answer, c.question.answers) for c in told),
@@ -339,7 +347,8 @@ def case_form(case: Case) -> Report:
         "qrels": sorted(case.qrels),
         "search": list(case.searched),
         "ask": list(case.asked),
-        "right_story_first": case.story_first,
+        "searched_story_first": case.searched_story_first,
+        "asked_story_first": case.asked_story_first,
         "status": case.status,
         "reason": case.reason,
         "likelihood": case.likelihood,
@@ -359,14 +368,11 @@ def report_text(name: str, made: Report) -> str:
         f"{name}: {made['questions']} questions, {made['answerable']} answerable, "
         f"{made['unanswerable']} not. Each value with its 95 % bootstrap interval."
     ]
-    ranks = [f"R@{k}" for k in DEPTHS] + ["RR@10", "nDCG@10"]
-    tables = (
-        (
-            "search",
-            {name: ("search", name) for name in ranks}
-            | {"story 1st": ("search", "right_story_first")},
-        ),
-        ("ask", {name: ("ask", name) for name in ranks}),
+    ranks = {name: name for name in [*(f"R@{k}" for k in DEPTHS), "RR@10", "nDCG@10"]}
+    ranks["story 1st"] = "right_story_first"
+    tables: tuple[tuple[str, dict[str, tuple[str, ...]]], ...] = (
+        ("search", {name: ("search", held) for name, held in ranks.items()}),
+        ("ask", {name: ("ask", held) for name, held in ranks.items()}),
         (
             "answers",
             {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from ballet_qa.passages import sentence_spans
@@ -163,6 +163,29 @@ def person_introduced(text: str) -> str | None:
         if known_again or (len(core) > 1 and max(again, first_again) > 1):
             return name.text
     return None
+
+
+def people_named(text: str, known: Collection[str]) -> list[str]:
+    """The people a text names, each as it first does, in order; ``known`` are stems of names.
+
+    What follows "in" or "from" is taken for a place. A later name that shares a word with an
+    earlier one is the same person's: Camilla Roche, then Camilla.
+    """
+    words = list(_WORD.finditer(text))
+    people: list[tuple[str, set[str]]] = []
+    for run in _runs(text, words):
+        run = [word for word in run if stem(_POSSESSIVE.sub("", word.group())) in known]
+        before = [word for word in words if run and word.end() <= run[0].start()]
+        if not run or (before and fold(before[-1].group()) in _PLACE_CUES):
+            continue
+        name = _name(text, run)
+        core = set(essential_words(name))
+        same = next((held for _, held in people if held & core), None)
+        if same is not None:
+            same |= core
+        elif core:
+            people.append((name.text, core))
+    return [person for person, _ in people]
 
 
 def essential_words(name: Name) -> list[str]:

@@ -1,9 +1,10 @@
-"""Question and hits to readings: the sentence that answers best, and how likely the passage does.
+"""Question and hits to readings: the words that answer best, and how likely the passage does.
 
-This reader needs no weights of its own beyond three short rows of numbers (reader.json, fitted by
-training/fit_reader.py): one picks the sentence of a passage, one orders the passages, one says how
-likely a passage answers, all from evidence that a person could check by hand. A trained reader can
-take its place behind the same protocol.
+A small network reads the question with each passage (cross_encoder.py). What it says joins what can
+be counted (words in common, cosines, the kind of thing asked for), and three short rows of numbers
+(reader.json, fitted by training/fit_reader.py on stories the network was not trained on) pick the
+sentence, order the passages, and say how likely each answers. Stacking the two (Wolpert, 1992)
+beats either alone: docs/answers.md has the ablation.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
+from ballet_qa.cross_encoder import Context, CrossEncoder, Judgement
 from ballet_qa.index import Index
 from ballet_qa.names import names_in_question
+from ballet_qa.settings import SETTINGS
+from ballet_qa.texts import Texts
 from ballet_qa.types import Encoder, FloatArray, Hit, Reading, Span
 from ballet_qa.words import terms
 
-READER_NAME = "sentence-evidence-1"
+READER_NAME = "story-reader-1"
 
 SENTENCE_FEATURES = (
     "covered",
@@ -33,6 +37,7 @@ SENTENCE_FEATURES = (
     "before",
     "kind_fits",
     "length",
+    "span",
 )
 EVIDENCE_FEATURES = (
     "score",
@@ -50,7 +55,14 @@ EVIDENCE_FEATURES = (
     "number_missing",
     "named",
     "fact_terms",
+    "relevance",
+    "behind_most_relevant",
+    "answerable",
+    "certainty",
 )
+
+_LONGEST_ANSWER = 30  # tokens
+_NOWHERE = -12.0  # the certainty of an answer that could be anywhere
 
 _NUMBER = re.compile(
     r"""\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|
@@ -111,7 +123,7 @@ class ReaderWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """A question as this reader sees it: the weight of each stem, its names apart.
 
     ``vectors`` has shape (2, dimension): the question, and the question with "she" for its names,
@@ -131,48 +143,86 @@ class _Asked:
         return sum(w for t, w in mine.items() if t in held) / total if total else 0.0
 
 
-class SentenceReader:
-    """Reads with words, sentence vectors and the kind of answer that is asked for."""
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    """The sentence chosen in a passage: its place, its features, and its best few words."""
+
+    span: Span
+    features: NDArray[np.float64]
+    answer: Span
+
+
+class StoryReader:
+    """Reads with a network, words, sentence vectors and the kind of answer that is asked for."""
 
     name = READER_NAME
 
     def __init__(
-        self, index: Index, encoder: Encoder, weights: ReaderWeights | None = None
+        self,
+        index: Index,
+        encoder: Encoder,
+        network: CrossEncoder | None = None,
+        weights: ReaderWeights | None = None,
     ) -> None:
-        """``weights`` default to those that come with the package."""
+        """``network`` and ``weights`` default to those that come with the package."""
         self._index = index
         self._encoder = encoder
+        self._network = network or CrossEncoder()
         self._weights = weights or load_reader_weights()
 
     def read(self, question: str, hits: Sequence[Hit]) -> list[Reading]:
-        """One reading a hit, the likeliest to answer first; ties keep the order of the hits."""
+        """A reading for each hit that was read, best first.
+
+        Reading costs most of the time, so the first few are read, and the others only when none of
+        these is likely to answer.
+        """
         if not hits:
             return []
         asked = self.asked(question)
-        chosen = [self.choose_sentence(asked, hit) for hit in hits]
-        evidence = self.evidence(asked, hits, chosen)
+        few, others = hits[: SETTINGS.first_read], hits[SETTINGS.first_read :]
+        judged = self.judged(question, few)
+        readings = self.weigh(asked, few, judged)
+        if not others or readings[0].answerable >= SETTINGS.read_on_below:
+            return readings
+        return self.weigh(asked, hits, [*judged, *self.judged(question, others)])
+
+    def weigh(
+        self, asked: Asked, hits: Sequence[Hit], judged: Sequence[Judgement]
+    ) -> list[Reading]:
+        """A reading for each hit, best first, from what the network said of it."""
+        chosen = [self.choose_sentence(asked, *pair) for pair in zip(hits, judged, strict=True)]
+        evidence = self.evidence(asked, hits, chosen, judged)
         logits = evidence @ self._weights.evidence[:-1] + self._weights.evidence[-1]
         likely = 1 / (1 + np.exp(-logits))
         scores = evidence @ self._weights.order
         readings = [
-            Reading(hit, span, float(score), float(p))
-            for hit, (span, _), score, p in zip(hits, chosen, scores, likely, strict=True)
+            Reading(hit, sentence.span, sentence.answer, float(score), float(p))
+            for hit, sentence, score, p in zip(hits, chosen, scores, likely, strict=True)
         ]
         return sorted(readings, key=lambda reading: (-reading.score, reading.hit.rank))
 
-    def asked(self, question: str) -> _Asked:
+    def judged(self, question: str, hits: Sequence[Hit]) -> list[Judgement]:
+        """What the network says of each hit."""
+        rows = [self._index.texts.passage_row(hit.passage.id) for hit in hits]
+        contexts = [context_of(self._index.texts, row) for row in rows if row is not None]
+        return self._network.judge(question, contexts)
+
+    def asked(self, question: str) -> Asked:
         """The question made ready."""
         kind = next((kind for kind in _KINDS if kind[1].search(question)), None)
-        return _Asked(
+        texts = (question, without_names(question))
+        return Asked(
             weights={term: self._index.terms.idf(term) for term in terms(question)},
             names=frozenset(s for name in self._index.names_in(question) for s in name.stems),
-            vectors=self._encoder.encode_queries([question, without_names(question)]),
+            vectors=self._encoder.encode_queries(list(dict.fromkeys(texts)))[[0, -1]],
             kind=kind[0] if kind else None,
             fits=kind[2] if kind else None,
         )
 
-    def sentence_features(self, asked: _Asked, hit: Hit) -> tuple[list[Span], NDArray[np.float64]]:
-        """The sentences of a hit, and a row of SENTENCE_FEATURES for each."""
+    def sentence_features(
+        self, asked: Asked, hit: Hit, judgement: Judgement
+    ) -> tuple[list[Span], NDArray[np.float64], list[Span]]:
+        """The sentences of a hit, a row of SENTENCE_FEATURES for each, and its likeliest words."""
         texts = self._index.texts
         row = texts.passage_row(hit.passage.id)
         assert row is not None, f"{hit.passage.id} is not of this index"
@@ -185,6 +235,8 @@ class SentenceReader:
         start, end = texts.sentence_rows(row)
         cosines = self._index.sentence_vectors.block(start, end) @ asked.vectors.T
         rows = []
+        found = [best_span(judgement, span, hit.passage.start) for span in spans]
+        likeliest = max(score for score, _ in found)
         for number, (sentence, held) in enumerate(zip(words, stems, strict=True)):
             before = stems[number - 1] if number else frozenset()
             covered = asked.share(held)
@@ -197,21 +249,23 @@ class SentenceReader:
                     asked.share(held | before) - covered,
                     float(asked.fits is not None and bool(asked.fits.search(sentence))),
                     float(np.log1p(len(sentence))) / 5,
+                    max(found[number][0] - likeliest, -10.0) / 10,
                 ]
             )
-        return spans, np.array(rows)
+        return spans, np.array(rows), [span for _, span in found]
 
-    def choose_sentence(self, asked: _Asked, hit: Hit) -> tuple[Span, NDArray[np.float64]]:
-        """The sentence of a hit that answers best, and its features."""
-        spans, features = self.sentence_features(asked, hit)
+    def choose_sentence(self, asked: Asked, hit: Hit, judgement: Judgement) -> _Sentence:
+        """The sentence of a hit that answers best, with its likeliest words."""
+        spans, features, answers = self.sentence_features(asked, hit, judgement)
         best = int(np.argmax(features @ self._weights.sentence))
-        return spans[best], features[best]
+        return _Sentence(spans[best], features[best], answers[best])
 
     def evidence(
         self,
-        asked: _Asked,
+        asked: Asked,
         hits: Sequence[Hit],
-        chosen: Sequence[tuple[Span, NDArray[np.float64]]],
+        chosen: Sequence[_Sentence],
+        judged: Sequence[Judgement],
     ) -> NDArray[np.float64]:
         """What speaks for each hit, shape (hits, EVIDENCE_FEATURES)."""
         index, texts = self._index, self._index.texts
@@ -225,8 +279,9 @@ class SentenceReader:
             by_story[story_id] = max(hit.score, by_story.get(story_id, hit.score))
         holding = {term: index.terms.stories_with(term) for term in asked.weights}
         table = []
-        for hit, row, (_, sentence), cosine in zip(
-            hits, rows.tolist(), chosen, cosines, strict=True
+        most = max(judgement.relevance for judgement in judged)
+        for hit, row, sentence, judgement, cosine in zip(
+            hits, rows.tolist(), chosen, judged, cosines, strict=True
         ):
             owner = int(texts.passage_story[row])
             known = frozenset(term for term, stories in holding.items() if owner in stories)
@@ -238,11 +293,11 @@ class SentenceReader:
                     hit.score,
                     best - hit.score,
                     min(hit.score - max(others), 5.0) if others else 0.0,
-                    float(sentence @ self._weights.sentence),
+                    float(sentence.features @ self._weights.sentence),
                     asked.share(own),
                     asked.share(own, facts_only=True),
                     asked.share(around, facts_only=True),
-                    sentence[2],
+                    sentence.features[2],
                     float(cosine),
                     1 - asked.share(known),
                     1 - asked.share(known, facts_only=True),
@@ -250,6 +305,10 @@ class SentenceReader:
                     float(asked.kind == "number" and not _NUMBER.search(hit.passage.text)),
                     float(bool(asked.names)),
                     min(len(asked.weights) - len(asked.names), 8) / 8,
+                    judgement.relevance,
+                    judgement.relevance - most,
+                    judgement.answerable,
+                    certainty(judgement),
                 ]
             )
         return np.array(table)
@@ -259,6 +318,48 @@ class SentenceReader:
         first, last = texts.passage_rows(owner)
         near = range(max(first, row - 1), min(last, row + 2))
         return frozenset(stem for r in near for stem in terms(texts.passage(r).text))
+
+
+def context_of(texts: Texts, row: int) -> Context:
+    """A passage as the network reads it: with its story's title and the sentence before it."""
+    owner = int(texts.passage_story[row])
+    before = ""
+    if row > texts.passage_rows(owner)[0]:
+        earlier, last = texts.passage(row - 1), texts.sentences(row - 1)[-1]
+        before = earlier.text[last.start - earlier.start : last.end - earlier.start]
+    return Context(texts.title(owner), before, texts.passage(row).text)
+
+
+def best_span(judgement: Judgement, sentence: Span, offset: int) -> tuple[float, Span]:
+    """The likeliest start and end of an answer inside a sentence, and their logits' sum.
+
+    ``sentence`` counts characters of the story, ``offset`` is where the passage begins in it. A
+    sentence beyond what the network could read is taken whole, at the lowest of scores.
+    """
+    spans = judgement.spans + offset
+    inside = np.flatnonzero((spans[:, 0] >= sentence.start) & (spans[:, 1] <= sentence.end))
+    if len(inside) == 0:
+        return -1e9, sentence
+    table = judgement.starts[inside][:, np.newaxis] + judgement.ends[inside][np.newaxis, :]
+    allowed = np.triu(np.ones_like(table, dtype=bool)) & ~np.triu(
+        np.ones_like(table, dtype=bool), _LONGEST_ANSWER
+    )
+    table = np.where(allowed, table, -1e9)
+    start, end = np.unravel_index(int(np.argmax(table)), table.shape)
+    words = Span(int(spans[inside[start], 0]), int(spans[inside[end], 1]))
+    return float(table[start, end]), words
+
+
+def certainty(judgement: Judgement) -> float:
+    """The log-probability of the likeliest start and of the likeliest end, at most 0.
+
+    A passage that does not answer leaves the network without a place to point to: this tells such
+    passages apart better than the head that was trained to say so.
+    """
+    if len(judgement.spans) == 0:
+        return _NOWHERE
+    peaks = [float(np.logaddexp.reduce(x) - x.max()) for x in (judgement.starts, judgement.ends)]
+    return max(-sum(peaks), _NOWHERE)
 
 
 def without_names(question: str) -> str:

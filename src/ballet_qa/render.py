@@ -25,6 +25,7 @@ def hit_json(hit: Hit) -> dict[str, Any]:
     form: dict[str, Any] = {
         "rank": hit.rank,
         "score": round(hit.score, 6),
+        "scored_by": hit.scored_by,
         "story": {"id": passage.story_id, "title": hit.title},
         "passage": {
             "id": passage.id,
@@ -54,7 +55,7 @@ def answer_json(answer: Answer) -> dict[str, Any]:
 
 
 def finding_json(finding: Finding) -> dict[str, Any]:
-    """A finding; ``start`` and ``end`` are the quote's, in the story."""
+    """A finding; ``start`` and ``end`` are the quote's, in the story. ``about`` only if known."""
     citation = finding.citation
     return {
         "answer": finding.answer,
@@ -69,7 +70,7 @@ def finding_json(finding: Finding) -> dict[str, Any]:
         },
         "start": citation.start,
         "end": citation.end,
-    }
+    } | ({"about": finding.about} if finding.about else {})
 
 
 def story_json(entry: StoryEntry) -> dict[str, Any]:
@@ -105,7 +106,9 @@ def answer_text(answer: Answer) -> str:
     if headline(answer):
         lines += [headline(answer), ""]
     for finding in answer.findings:
-        lines += [f"“{_one_line(finding.citation.quote)}”", f"  — {_source(finding)}", ""]
+        lines += [f"“{_one_line(finding.citation.quote)}”"]
+        lines += [f"  (about {finding.about})"] if finding.about else []
+        lines += [f"  — {_source(finding)}", ""]
     if not answer.findings:
         lines.append("Nearest passages:")
         lines += [hit_text(hit) for hit in answer.hits]
@@ -183,11 +186,11 @@ def _findings(answer: Answer) -> list[tuple[Finding, str, str, str]]:
 
 
 def _around_span(finding: Finding) -> tuple[str, str, str]:
-    """The quote before, in and after the words that answer, which may be none of it."""
+    """The quote before, in and after the words that answer."""
     quote, answer = finding.citation.quote, finding.answer
-    at = quote.find(answer)
-    if at < 0 or answer == quote:
+    if answer == quote:
         return quote, "", ""  # nothing stands out where everything does
+    at = finding.span.start - finding.citation.start
     return quote[:at], answer, quote[at + len(answer) :]
 
 

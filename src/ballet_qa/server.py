@@ -54,6 +54,7 @@ class SearchBody(BaseModel):
     query: str
     top_k: int = SETTINGS.top_k
     stories: list[str] | None = None
+    rerank: bool = False
 
 
 def create_app(answerer: Answerer) -> FastAPI:
@@ -82,7 +83,8 @@ def create_app(answerer: Answerer) -> FastAPI:
 
     @app.post("/api/search")
     def search(body: SearchBody) -> dict[str, Any]:
-        hits = answerer.retriever.search(body.query, body.top_k, stories=body.stories)
+        find = answerer.rerank if body.rerank else answerer.retriever.search
+        hits = find(body.query, body.top_k, stories=body.stories)
         return render.search_json(body.query, hits)
 
     @app.get("/api/search")
@@ -90,8 +92,9 @@ def create_app(answerer: Answerer) -> FastAPI:
         query: str,
         top_k: int = SETTINGS.top_k,
         story: Annotated[list[str] | None, Query()] = None,
+        rerank: bool = False,
     ) -> dict[str, Any]:
-        return search(SearchBody(query=query, top_k=top_k, stories=story))
+        return search(SearchBody(query=query, top_k=top_k, stories=story, rerank=rerank))
 
     from ballet_qa.ui import mount_page
 
@@ -100,12 +103,18 @@ def create_app(answerer: Answerer) -> FastAPI:
     return app
 
 
-def run(index_dir: str | Path, *, host: str = SETTINGS.host, port: int = SETTINGS.port) -> None:
-    """Serve until interrupted. Raises what opening the index raises, and ServeError."""
+def run(
+    index_dir: str | Path,
+    *,
+    host: str = SETTINGS.host,
+    port: int = SETTINGS.port,
+    reader: str | Path | None = None,
+) -> None:
+    """Serve until interrupted. Raises what `Answerer.load` raises, and ServeError."""
     import uvicorn
 
     check_port_is_free(host, port)
-    app = create_app(Answerer.load(index_dir))
+    app = create_app(Answerer.load(index_dir, reader=reader))
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
     print(f"The reading room is open at http://{shown}:{port} (Ctrl-C closes it)", flush=True)
     uvicorn.run(

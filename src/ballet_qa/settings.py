@@ -32,11 +32,15 @@ class Settings:
     # searching
     words_candidates: int = 200
     vector_candidates: int = 200
+
+    # reading: the first few; all of them where none of these is that likely to answer
+    first_read: int = 6
     read_candidates: int = 30
+    read_on_below: float = 0.6
 
     # answering: likelihoods between 0 and 1 (docs/answers.md shows what each costs and gains)
-    answer_from: float = 0.045
-    weak_evidence: float = 0.03
+    answer_from: float = 0.25
+    weak_evidence: float = 0.1
     second_story_share: float = 0.4
     second_nameless_share: float = 0.9
 

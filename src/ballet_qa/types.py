@@ -16,6 +16,7 @@ FloatArray: TypeAlias = NDArray[np.float32]
 IntArray: TypeAlias = NDArray[np.int32]
 
 Status: TypeAlias = Literal["answered", "ambiguous", "not_found"]
+Scorer: TypeAlias = Literal["search", "reader"]
 Reason: TypeAlias = Literal["unknown_name", "no_evidence", "weak_evidence"]
 
 
@@ -71,6 +72,8 @@ class Hit:
     """A passage found. Higher scores are better; ``rank`` counts from 1.
 
     ``title`` is the story's; ``also_in`` names the other stories that hold the same text.
+    ``scored_by`` says whose ``score`` it is: the two are on scales of their own, and a passage that
+    was read stands before all that were not.
     """
 
     passage: Passage
@@ -78,6 +81,7 @@ class Hit:
     rank: int
     title: str
     also_in: tuple[str, ...] = ()
+    scored_by: Scorer = "search"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +97,18 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One answer from one story.
+    """One answer from one story: ``story.text[span.start:span.end] == answer``, inside the quote.
 
-    ``confidence`` is a calibrated probability, or None where none has been calibrated.
+    ``confidence`` is the calibrated probability that the passage answers, or None where none has
+    been calibrated. ``about`` names the person whom the quote only calls "she" or "he", when the
+    passage has named nobody else before it.
     """
 
     answer: str
     confidence: float | None
     citation: Citation
+    span: Span
+    about: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +118,7 @@ class Answer:
     ``reason`` is None unless ``status`` is ``not_found``; ``unknown`` then lists the names that
     occur nowhere in the stories asked, and ``hits`` still holds the nearest passages.
     ``likelihood``, in [0, 1], is how likely the reader thinks its best reading answers, 0 when
-    nothing was read; it orders answers by how sure they are and is no calibrated probability.
+    nothing was read.
     """
 
     question: str
@@ -130,13 +138,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a reader makes of one hit: the span that answers best, and how likely it does.
+    """What a reader makes of one hit: the sentence that answers best, its few words that do.
 
-    ``score`` orders the hits (higher is better); ``answerable`` is in [0, 1].
+    ``score`` orders the hits (higher is better); ``answerable``, in [0, 1], is how likely the
+    passage answers.
     """
 
     hit: Hit
     span: Span
+    answer: Span
     score: float
     answerable: float
 

@@ -1,0 +1,179 @@
+"""One small network that reads a question and a passage together, by ONNX Runtime.
+
+For each passage it says how relevant it is among its peers, whether it answers at all, and, for
+each of its words, whether the answer starts or ends there. training/ makes its weights; those that
+come with the package are checked by sha256. They are loaded with the first question, never before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ballet_qa.errors import ReaderError
+from ballet_qa.types import FloatArray
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+    from tokenizers import Tokenizer
+
+MAX_TOKENS = 256
+MAX_QUESTION_TOKENS = 64
+MAX_BEFORE_CHARS = 300
+_SHA256 = {
+    "reader.onnx": "c6ee42f5410c0f125db0e7455fac04912802483a815136ad5c601307e1fc96ef",
+    "reader_tokenizer.json": "9114256b104cca80e04367526f03f46aa3c443c2ed174904142a73bbf13b9fbb",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A passage and the line it is read with: its story's title, the sentence before it."""
+
+    title: str
+    before: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the network says of one passage. Logits; higher is more likely.
+
+    ``spans`` has shape (tokens, 2), characters of the passage; ``starts`` and ``ends`` a logit for
+    each of these. A passage too long for the network is judged by its beginning.
+    """
+
+    relevance: float
+    answerable: float
+    spans: NDArray[np.int32]
+    starts: FloatArray
+    ends: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """What the network is given: the tokens of question, title, sentence before and passage.
+
+    The question ends before ``context``, the passage begins at ``begins``; ``spans`` has the
+    characters of each of its tokens, shape (tokens, 2).
+    """
+
+    ids: list[int]
+    context: int
+    begins: int
+    spans: NDArray[np.int32]
+
+
+class CrossEncoder:
+    """Reads questions with passages. Safe to use from several threads."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Read with the package's weights, or with those in ``folder``, which has the same files.
+
+        Raises ReaderError when they are missing.
+        """
+        own = Path(str(resources.files("ballet_qa").joinpath("weights")))
+        self._folder = folder or own
+        self._is_own = folder is None
+        self._loading = Lock()
+        self._loaded: tuple[Tokenizer, InferenceSession] | None = None
+        # One row a run, a run a core: faster than batches over all cores (no padding), and what is
+        # said of a passage does not depend on what it was read together with.
+        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="reader")
+        for name in _SHA256:
+            if not (self._folder / name).is_file():
+                raise ReaderError(
+                    f"no reader in {self._folder}: {name} is missing; name a folder that "
+                    "training/export_reader.py wrote, or reinstall ballet-qa"
+                )
+
+    def judge(self, question: str, contexts: Sequence[Context]) -> list[Judgement]:
+        """A judgement for each context, in their order.
+
+        Raises ReaderError when the weights are damaged.
+        """
+        tokenizer, session = self._load()
+        rows = [token_row(tokenizer, question, context) for context in contexts]
+        return list(self._threads.map(lambda row: _judged(session, row), rows))
+
+    def _load(self) -> tuple[Tokenizer, InferenceSession]:
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = self._open()
+            return self._loaded
+
+    def _open(self) -> tuple[Tokenizer, InferenceSession]:
+        from onnxruntime import InferenceSession, SessionOptions
+        from tokenizers import Tokenizer
+
+        model, words = (self._folder / name for name in _SHA256)
+        if self._is_own:
+            _check(self._folder)
+        options = SessionOptions()
+        options.intra_op_num_threads = 1
+        try:
+            session = InferenceSession(str(model), options, ["CPUExecutionProvider"])
+            return Tokenizer.from_file(str(words)), session
+        except Exception as error:  # neither library raises classes of its own
+            raise ReaderError(
+                f"{self._folder} holds no reader ({error}); export it again"
+            ) from error
+
+
+def _judged(session: InferenceSession, row: TokenRow) -> Judgement:
+    (verdict,), (places,) = session.run(["judged", "places"], padded([row]))
+    own = places[row.begins : row.begins + len(row.spans)]
+    return Judgement(float(verdict[0]), float(verdict[1]), row.spans, own[:, 0], own[:, 1])
+
+
+def token_row(tokenizer: Tokenizer, question: str, context: Context) -> TokenRow:
+    """A row for the network, a separator after each part, the passage cut at MAX_TOKENS."""
+
+    def tokens(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    first, separator = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    assert first is not None
+    assert separator is not None
+    ids = [first, *tokens(question)[:MAX_QUESTION_TOKENS], separator]
+    asked = len(ids)
+    for part in (context.title, context.before[-MAX_BEFORE_CHARS:]):
+        if part:
+            ids += [*tokens(part), separator]
+    begins = len(ids)
+    told = tokenizer.encode(context.text, add_special_tokens=False)
+    room = max(0, MAX_TOKENS - begins - 1)
+    ids += [*told.ids[:room], separator]
+    spans = np.array(told.offsets[:room], dtype=np.int32).reshape(-1, 2)
+    return TokenRow(ids, asked, begins, spans)
+
+
+def padded(rows: Sequence[TokenRow]) -> dict[str, NDArray[np.int64]]:
+    """The network's inputs, each of shape (rows, longest row)."""
+    ids = np.zeros((len(rows), max(len(row.ids) for row in rows)), dtype=np.int64)
+    mask, kinds = np.zeros_like(ids), np.zeros_like(ids)
+    for at, row in enumerate(rows):
+        ids[at, : len(row.ids)] = row.ids
+        mask[at, : len(row.ids)] = 1
+        kinds[at, row.context : len(row.ids)] = 1
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": kinds}
+
+
+def _check(folder: Path) -> None:
+    for name, sha256 in _SHA256.items():
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha256:
+            raise ReaderError(
+                f"{folder / name} is not what this version came with; "
+                "pip install --force-reinstall ballet-qa"
+            )
