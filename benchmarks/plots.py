@@ -90,6 +90,30 @@ def plot_speed(results: dict[str, Any], folder: Path) -> None:
         save(figure, folder / "speed.svg")
 
 
+def plot_reading(results: dict[str, Any], folder: Path) -> None:
+    """R@1 against the time that reading takes: one point for each number of passages read."""
+    with plt.rc_context(STYLE):
+        figure, panel = plt.subplots(figsize=(6.0, 3.6))
+        for title, made in results["sets"].items():
+            times = list(made["reading_ms"].values())
+            orders = [made["orders"][f"all evidence, {count} read"] for count in made["reading_ms"]]
+            shares = [held["R@1"]["value"] for held in orders]
+            (line,) = panel.plot(times[:-1], shares[:-1], marker=".", label=title)
+            panel.plot(times[-1:], shares[-1:], marker="*", color=line.get_color())
+            first = made["orders"]["search alone"]["R@1"]["value"]
+            panel.axhline(first, linestyle=":", linewidth=0.9, color=line.get_color())
+            for count, at, share in zip(made["reading_ms"], times, shares, strict=True):
+                panel.annotate(count, (at, share), textcoords="offset points", xytext=(2, 4))
+        panel.set_xlabel(
+            "ms to read so many passages, p50 (star: the default; dotted: search alone)"
+        )
+        panel.set_ylabel("R@1")
+        panel.set_ylim(bottom=0)
+        panel.legend(fontsize=7, frameon=False)
+        figure.tight_layout()
+        save(figure, folder / "reading.svg")
+
+
 def save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})

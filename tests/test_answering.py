@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from hypothesis import strategies as st
 
 from ballet_qa import render
 from ballet_qa.answering import Answerer, example_questions
+from ballet_qa.cross_encoder import Context, CrossEncoder, Judgement
 from ballet_qa.questions import is_right, load_questions
+from ballet_qa.reader import StoryReader
+from ballet_qa.settings import SETTINGS
 from ballet_qa.types import Span
 from conftest import IVANOV, KALMURZAEVA, KUZNETSOVA, ROCHE
 
@@ -46,8 +50,11 @@ def test_every_quote_stands_in_its_story(answerer: Answerer) -> None:
             citation = finding.citation
             assert citation.story.text[citation.start : citation.end] == citation.quote
             assert citation.passage.start <= citation.start < citation.end <= citation.passage.end
-            assert finding.answer in citation.quote
-            assert finding.confidence is None
+            words = citation.story.text[finding.span.start : finding.span.end]
+            assert words == finding.answer
+            assert citation.start <= finding.span.start < finding.span.end <= citation.end
+            assert finding.confidence is not None
+            assert 0 < finding.confidence <= 1
 
 
 def test_one_finding_a_story_when_a_name_fits_two(answerer: Answerer) -> None:
@@ -103,6 +110,50 @@ def test_the_cited_passage_comes_first(answerer: Answerer) -> None:
         answer = answerer.answer(question.question)
         cited = [finding.citation.passage.id for finding in answer.findings]
         assert [hit.passage.id for hit in answer.hits][: len(cited)] == cited
+
+
+class CountingNetwork(CrossEncoder):
+    """The real one; it says how many passages it read."""
+
+    def judge(self, question: str, contexts: Sequence[Context]) -> list[Judgement]:
+        self.rounds.append(len(contexts))
+        return super().judge(question, contexts)
+
+    rounds: list[int]
+
+
+def test_more_is_read_only_where_the_first_passages_do_not_answer(answerer: Answerer) -> None:
+    network = CountingNetwork()
+    reader = StoryReader(answerer.index, answerer.retriever.encoder, network)
+    for question, told in (
+        ("How old is Amélie Kuznetsova?", True),
+        ("What does a submarine cost?", False),
+    ):
+        network.rounds = []
+        hits = answerer.retriever.search(question, SETTINGS.read_candidates)
+        readings = reader.read(question, hits)
+        scores = [reading.score for reading in readings]
+        assert scores == sorted(scores, reverse=True)
+        assert len(readings) == sum(network.rounds)
+        assert (max(r.answerable for r in readings) >= SETTINGS.read_on_below) == told
+        few, all_ = SETTINGS.first_read, SETTINGS.read_candidates
+        assert network.rounds == ([few] if told else [few, min(all_, len(hits)) - few])
+    assert reader.read("Who?", []) == []
+
+
+def test_rerank_puts_what_was_read_in_the_readers_order(answerer: Answerer) -> None:
+    question = "How old is Amélie Kuznetsova?"
+    found = answerer.retriever.search(question, SETTINGS.max_top_k)
+    hits = answerer.rerank(question, SETTINGS.max_top_k)
+    assert {hit.passage.id for hit in hits} == {hit.passage.id for hit in found}
+    assert [hit.rank for hit in hits] == list(range(1, len(found) + 1))
+    read = [hit for hit in hits if hit.scored_by == "reader"]
+    assert read == hits[: len(read)]
+    assert len(read) == SETTINGS.first_read
+    assert [hit.score for hit in read] == sorted((hit.score for hit in read), reverse=True)
+    assert [hit.passage.id for hit in hits[len(read) :]] == [
+        hit.passage.id for hit in found if hit.passage.id not in {h.passage.id for h in read}
+    ]
 
 
 def test_examples_come_from_the_collection_and_are_answered(answerer: Answerer) -> None:

@@ -18,6 +18,7 @@ PACKAGE = ROOT / "src" / "ballet_qa"
 LAYERS = [
     {"types", "errors", "settings"},
     {"words", "passages", "loaders", "fusion", "generation", "vectors", "encoder"}
+    | {"cross_encoder"}
     | {"metrics", "questions"},
     {"names", "terms", "texts"},
     {"corpus", "index"},
@@ -30,6 +31,7 @@ LAYERS = [
     {"__main__"},
 ]
 HEAVY = {"torch", "transformers", "sentence_transformers", "faiss", "gradio", "tantivy", "fastapi"}
+HEAVY |= {"onnxruntime", "tokenizers"}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -34,11 +34,12 @@ STORY = {
 }
 HIT = {
     "type": "object",
-    "required": ["rank", "score", "story", "passage"],
+    "required": ["rank", "score", "scored_by", "story", "passage"],
     "additionalProperties": False,
     "properties": {
         "rank": {"type": "integer", "minimum": 1},
         "score": {"type": "number"},
+        "scored_by": {"enum": ["search", "reader"]},
         "story": STORY,
         "passage": PLACE | {"required": [*PLACE["required"], "text"]},
         "also_in": {"type": "array", "items": {"type": "string"}},
@@ -56,6 +57,7 @@ FINDING = {
         "passage": PLACE,
         "start": {"type": "integer"},
         "end": {"type": "integer"},
+        "about": {"type": "string", "minLength": 1},
     },
 }
 ANSWER = {

@@ -33,7 +33,8 @@ def case(asked: Question, /, **fields: object) -> Case:
         qrels=frozenset({"tale#2"}) if asked.answerable else frozenset(),
         searched=("tale#1", "tale#2"),
         asked=("tale#2", "tale#1"),
-        story_first=asked.answerable,
+        searched_story_first=asked.answerable,
+        asked_story_first=False,
         status="answered",
         reason=None,
         likelihood=0.5,
@@ -90,6 +91,7 @@ def test_measures_by_hand() -> None:
     assert value(made, "search", "RR@10") == 0.5
     assert value(made, "search", "nDCG@10") == pytest.approx(1 / np.log2(3))
     assert value(made, "search", "right_story_first") == 1.0
+    assert value(made, "ask", "right_story_first") == 0.0
     assert value(made, "answer", "token_f1") == 0.5  # "the swan" is "a swan"; silence is 0
     assert value(made, "answer", "quoted_from_evidence") == 0.5
     assert value(made, "quotes_verbatim") == 0.5

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ballet_qa.corpus import find_story_files, read_story, title_of
-from ballet_qa.names import name_counts, names_in_question, person_introduced
+from ballet_qa.names import name_counts, names_in_question, people_named, person_introduced
+from ballet_qa.words import stem
 from conftest import SEEDS
 
 
@@ -61,3 +62,17 @@ def test_the_seeds_are_named_after_the_person_each_introduces() -> None:
         "Amélie Kuznetsova",
         "Valentina Kalmurzaeva",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "people"),
+    [
+        ("Camilla Roche tied her shoes. In Paris, Camilla danced.", ["Camilla Roche"]),
+        ("Camilla saw Colette's bow.", ["Camilla", "Colette"]),
+        ("The swan slept.", []),
+        ("", []),
+    ],
+)
+def test_the_people_that_a_text_names(text: str, people: list[str]) -> None:
+    known = {stem(word) for word in ("Camilla", "Roche", "Colette", "Paris")}
+    assert people_named(text, known) == people

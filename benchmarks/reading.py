@@ -1,0 +1,139 @@
+"""What each part of the reading adds, and what it costs to read more passages.
+
+    make bench-reading
+
+Asks val's questions of the libraries of benchmarks/quality.py. The search's first fifty passages
+are read once; then they are put in the order of each part: the search alone, the network alone, the
+network without the line of context, the fitted order of all evidence over the first 5 to 50. Prints
+the tables of docs/answers.md, and writes benchmarks/results/reading.json and a plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from circumstances import circumstances
+from quality import COMPARED, ROOT, libraries, progress
+
+from ballet_qa.answering import Answerer
+from ballet_qa.cross_encoder import Context, CrossEncoder, Judgement
+from ballet_qa.metrics import mean, success_at
+from ballet_qa.questions import Question, is_right, load_questions
+from ballet_qa.reader import StoryReader
+from ballet_qa.settings import SETTINGS
+from ballet_qa.types import Hit, Reading
+
+READ = (5, 10, 15, 20, 30, 50)
+DEPTHS = (1, 5)
+DEFAULT = f"{SETTINGS.first_read} or {SETTINGS.read_candidates}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--indexes", type=Path, default=ROOT / ".bench", help="kept between runs")
+    parser.add_argument("--network", type=Path, help="its folder; by default the package's")
+    parser.add_argument("--every", type=int, default=4, help="of so many questions, one is asked")
+    options = parser.parse_args()
+    answerers = libraries(options.data, options.indexes, short=False)
+    network = CrossEncoder(options.network)
+    results = circumstances() | {"sets": {}}
+    for title, library, file in COMPARED:
+        questions = [q for q in load_questions(options.data / file) if q.answerable]
+        asked = questions[:: options.every] if len(questions) > 200 else questions
+        results["sets"][title] = measure(answerers[library], network, asked, progress(title))
+        print(table(title, results["sets"][title]), flush=True)
+    folder = Path(__file__).parent / "results"
+    (folder / "reading.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    from plots import plot_reading
+
+    plot_reading(results, ROOT / "docs" / "plots")
+
+
+def measure(
+    answerer: Answerer,
+    network: CrossEncoder,
+    questions: Sequence[Question],
+    tick: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """R@1 and R@5 of every order, and the milliseconds of reading so many passages."""
+    reader = StoryReader(answerer.index, answerer.retriever.encoder, network)
+    found: dict[str, list[list[bool]]] = {}
+    times: dict[str, list[float]] = {name: [] for name in (*map(str, READ), DEFAULT)}
+    for number, question in enumerate(questions, start=1):
+        hits = answerer.retriever.search(question.question, max(READ))
+        right = [is_right(hit.passage, question.evidence) for hit in hits]
+        judged = reader.judged(question.question, hits)
+        contexts = [Context("", "", hit.passage.text) for hit in hits[:20]]
+        bare = network.judge(question.question, contexts)
+        orders = {
+            "search alone": range(len(hits)),
+            "network alone, 20 read": by_relevance(judged[:20]),
+            "network alone, 20 read without their context": by_relevance(bare),
+        }
+        for count in READ:
+            name = f"all evidence, {count} read"
+            orders[name] = by_evidence(reader, question.question, hits[:count], judged[:count])
+            if number % 8 == 0:  # timed now and then: it reads everything once more
+                started = time.perf_counter()
+                again = reader.judged(question.question, hits[:count])
+                by_evidence(reader, question.question, hits[:count], again)
+                times[str(count)].append((time.perf_counter() - started) * 1000)
+        started = time.perf_counter()
+        readings = reader.read(question.question, hits[: SETTINGS.read_candidates])
+        times[DEFAULT].append((time.perf_counter() - started) * 1000)
+        orders[f"all evidence, {DEFAULT} read"] = places(hits, readings)
+        for name, order in orders.items():
+            rest = [row for row in range(len(hits)) if row not in set(order)]
+            found.setdefault(name, []).append([right[row] for row in [*order, *rest]])
+        tick(number, len(questions))
+    return {
+        "questions": len(questions),
+        "orders": {
+            name: {f"R@{k}": asdict(mean([success_at(row, k) for row in rankings])) for k in DEPTHS}
+            for name, rankings in found.items()
+        },
+        "reading_ms": {name: float(np.median(spent)) for name, spent in times.items()},
+    }
+
+
+def by_relevance(judged: Sequence[Judgement]) -> list[int]:
+    return sorted(range(len(judged)), key=lambda row: -judged[row].relevance)
+
+
+def by_evidence(
+    reader: StoryReader, question: str, hits: Sequence[Hit], judged: Sequence[Judgement]
+) -> list[int]:
+    return places(hits, reader.weigh(reader.asked(question), hits, judged))
+
+
+def places(hits: Sequence[Hit], readings: Sequence[Reading]) -> list[int]:
+    """Where in the search's ranking each reading's passage stands."""
+    rank = {hit.passage.id: row for row, hit in enumerate(hits)}
+    return [rank[reading.hit.passage.id] for reading in readings]
+
+
+def table(title: str, made: dict[str, Any]) -> str:
+    lines = [
+        f"| {title}, {made['questions']} questions | R@1 | R@5 | reading, p50 ms |",
+        "|---|---|---|---|",
+    ]
+    for name, held in made["orders"].items():
+        cells = [f"{v['value']:.3f} ({v['low']:.3f}–{v['high']:.3f})" for v in held.values()]
+        count = name.removeprefix("all evidence, ").removesuffix(" read")
+        spent = made["reading_ms"].get(count) if name.startswith("all") else None
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {'' if spent is None else f'{spent:.0f}'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
