@@ -175,7 +175,10 @@ class Answerer:
             return None
         known = {stem(form) for form, count in self.index.texts.names_of(story_row) if count > 1}
         people = people_named(before, known)
-        return people[0] if len(people) == 1 and not people_named(quote, known) else None
+        if len(people) != 1 or people_named(quote, known):
+            return None
+        # A story titled by its person names them below the quote already.
+        return None if fold(people[0]) in fold(self.index.texts.title(story_row)) else people[0]
 
 
 def _read_first(readings: Sequence[Reading], found: Sequence[Hit]) -> list[Hit]:
