@@ -2,10 +2,11 @@
 
     make bench-reading
 
-Asks val's questions of the libraries of benchmarks/quality.py. The search's first fifty passages
-are read once; then they are put in the order of each part: the search alone, the network alone, the
-network without the line of context, the fitted order of all evidence over the first 5 to 50. Prints
-the tables of docs/answers.md, and writes benchmarks/results/reading.json and a plot.
+Asks val's questions of the libraries of benchmarks/quality.py. First val's library is searched with
+the stock encoder and with the trained one. Then the search's first fifty passages are read once,
+and put in the order of each part: the search alone, the network alone, the network without the line
+of context, the fitted order of all evidence over the first 5 to 50. Prints the tables of
+docs/answers.md, and writes benchmarks/results/reading.json and a plot.
 """
 
 from __future__ import annotations
@@ -23,15 +24,19 @@ from circumstances import circumstances
 from quality import COMPARED, ROOT, libraries, progress
 
 from ballet_qa.answering import Answerer
+from ballet_qa.build import build_index
 from ballet_qa.cross_encoder import Context, CrossEncoder, Judgement
+from ballet_qa.encoder import STOCK, SentenceEncoder
 from ballet_qa.metrics import mean, success_at
 from ballet_qa.questions import Question, is_right, load_questions
 from ballet_qa.reader import StoryReader
+from ballet_qa.retriever import Retriever
 from ballet_qa.settings import SETTINGS
 from ballet_qa.types import Hit, Reading
 
 READ = (5, 10, 15, 20, 30, 50)
 DEPTHS = (1, 5)
+ENCODER_DEPTHS = (1, 5, 30)
 DEFAULT = f"{SETTINGS.first_read} or {SETTINGS.read_candidates}"
 
 
@@ -44,7 +49,13 @@ def main() -> None:
     options = parser.parse_args()
     answerers = libraries(options.data, options.indexes, short=False)
     network = CrossEncoder(options.network)
-    results = circumstances() | {"sets": {}}
+    results = circumstances() | {"sets": {}, "encoders": {}}
+    for title, _, file in COMPARED:
+        asked = [q for q in load_questions(options.data / file) if q.answerable]
+        asked = asked[::2] if len(asked) > 200 else asked
+        title = title.replace("train + val", "val")
+        results["encoders"][title] = encoders(options, answerers["val"], asked)
+        print(encoder_table(title, results["encoders"][title]), flush=True)
     for title, library, file in COMPARED:
         questions = [q for q in load_questions(options.data / file) if q.answerable]
         asked = questions[:: options.every] if len(questions) > 200 else questions
@@ -55,6 +66,46 @@ def main() -> None:
     from plots import plot_reading
 
     plot_reading(results, ROOT / "docs" / "plots")
+
+
+def encoders(
+    options: argparse.Namespace, answerer: Answerer, questions: Sequence[Question]
+) -> dict[str, Any]:
+    """The ranks of the stock encoder and of ours: passage vectors alone, and the fused search."""
+    stories = options.data / "fairytaleqa/val/stories"
+    stock = SentenceEncoder(STOCK)
+    build_index(stories, options.indexes / "val-stock", encoder=stock)
+    found: dict[str, dict[str, Any]] = {}
+    for retriever in (Retriever.load(options.indexes / "val-stock", stock), answerer.retriever):
+        texts, vectors = retriever.index.texts, retriever.index.passage_vectors
+        alone, fused = [], []
+        for question in questions:
+            rows, _ = vectors.search(retriever.query(question.question).vector, max(ENCODER_DEPTHS))
+            alone.append([is_right(texts.passage(row), question.evidence) for row in rows.tolist()])
+            hits = retriever.search(question.question, max(ENCODER_DEPTHS))
+            fused.append([is_right(hit.passage, question.evidence) for hit in hits])
+        for what, rankings in (("vectors alone", alone), ("fused search", fused)):
+            found[f"{retriever.encoder.name}, {what}"] = {
+                f"R@{k}": asdict(mean([success_at(row, k) for row in rankings]))
+                for k in ENCODER_DEPTHS
+            }
+    return {"questions": len(questions), "rows": found}
+
+
+def encoder_table(title: str, made: dict[str, Any]) -> str:
+    lines = [
+        f"| {title}, {made['questions']} questions | "
+        + " | ".join(f"R@{k}" for k in ENCODER_DEPTHS)
+        + " |",
+        "|---|" + "---|" * len(ENCODER_DEPTHS),
+    ]
+    for name, held in made["rows"].items():
+        lines.append(f"| {name} | " + " | ".join(map(interval, held.values())) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def interval(held: dict[str, float]) -> str:
+    return f"{held['value']:.3f} ({held['low']:.3f}–{held['high']:.3f})"
 
 
 def measure(
@@ -126,7 +177,7 @@ def table(title: str, made: dict[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     for name, held in made["orders"].items():
-        cells = [f"{v['value']:.3f} ({v['low']:.3f}–{v['high']:.3f})" for v in held.values()]
+        cells = map(interval, held.values())
         count = name.removeprefix("all evidence, ").removesuffix(" read")
         spent = made["reading_ms"].get(count) if name.startswith("all") else None
         lines.append(

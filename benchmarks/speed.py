@@ -33,7 +33,7 @@ from circumstances import circumstances
 
 from ballet_qa.build import build_index, passage_reading
 from ballet_qa.corpus import find_story_files, read_story
-from ballet_qa.encoder import SentenceEncoder, default_folder
+from ballet_qa.encoder import SentenceEncoder, stock_folder
 from ballet_qa.passages import sentence_spans, split_passages
 from ballet_qa.types import FloatArray
 
@@ -197,7 +197,7 @@ def embedding_gflop(stories: Path) -> float:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(default_folder())
+    tokenizer = AutoTokenizer.from_pretrained(stock_folder())
     texts: dict[str, None] = {}
     for file in find_story_files([stories]):
         story, _ = read_story(file)

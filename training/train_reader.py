@@ -36,7 +36,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
 from ballet_qa.cross_encoder import Context, TokenRow, padded, token_row
-from ballet_qa.encoder import DEFAULT, default_folder
+from ballet_qa.encoder import STOCK, stock_folder
 from ballet_qa.words import terms
 
 CHUNK = 10
@@ -261,13 +261,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--examples", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", default=DEFAULT, help="weights to start from")
+    parser.add_argument("--start", default=STOCK, help="weights to start from")
     parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--lists", type=int, default=8, help="lists a step")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     set_seed(options.seed)
-    folder = default_folder() if options.start == DEFAULT else Path(options.start)
+    folder = stock_folder() if options.start == STOCK else Path(options.start)
     tokenizer = load_tokenizer(folder)
     model = StoryReader.from_pretrained(
         folder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0

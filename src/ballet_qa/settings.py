@@ -45,7 +45,7 @@ class Settings:
     second_nameless_share: float = 0.9
 
     # the encoder
-    encoder: str = "all-MiniLM-L6-v2"
+    encoder: str = "story-encoder-1"
     batch_size: int = 64
 
     # generations of an index kept on disk
