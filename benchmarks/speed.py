@@ -31,11 +31,11 @@ from typing import Any
 import numpy as np
 from circumstances import circumstances
 
-from ballet_qa.build import build_index, passage_reading
-from ballet_qa.corpus import find_story_files, read_story
+from ballet_qa.build import build_index, passage_readings
+from ballet_qa.corpus import find_story_files, read_stories
 from ballet_qa.encoder import SentenceEncoder, stock_folder
-from ballet_qa.passages import sentence_spans, split_passages
-from ballet_qa.types import FloatArray
+from ballet_qa.passages import section_numbers, sentence_spans, split_passages
+from ballet_qa.types import FloatArray, Story
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = Path(__file__).parent / "peers"
@@ -199,11 +199,11 @@ def embedding_gflop(stories: Path) -> float:
 
     tokenizer = AutoTokenizer.from_pretrained(stock_folder())
     texts: dict[str, None] = {}
-    for file in find_story_files([stories]):
-        story, _ = read_story(file)
-        passages = split_passages(story.id, story.text)
-        for position, passage in enumerate(passages):
-            texts[passage_reading(passages, position)] = None
+    for story in library_stories(stories):
+        passages = split_passages(story.id, story.text, story.sections)
+        parts = section_numbers(passages, story.sections)
+        for passage, reading in zip(passages, passage_readings(passages, parts), strict=True):
+            texts[reading] = None
             for span in sentence_spans(story.text, passage.start, passage.end):
                 texts[story.text[span.start : span.end]] = None
     ids = tokenizer(list(texts), truncation=True, max_length=256)["input_ids"]
@@ -296,8 +296,7 @@ def make_library(folder: Path, size: int, data: Path) -> Path:
     real = data / "fairytaleqa/train/stories"
     if size <= EMBEDDED and real.is_dir():
         left = size
-        for file in find_story_files([real]):
-            story, _ = read_story(file)
+        for story in library_stories(real):
             passages = split_passages(story.id, story.text)[:left]
             (folder / f"{story.id}.txt").write_text(story.text[: passages[-1].end], "utf-8")
             left -= len(passages)
@@ -321,8 +320,7 @@ def make_library(folder: Path, size: int, data: Path) -> Path:
 def real_sentences(data: Path) -> list[str]:
     real = data / "fairytaleqa/train/stories"
     found: list[str] = []
-    for file in find_story_files([real if real.is_dir() else ROOT / "seeds"])[:60]:
-        story, _ = read_story(file)
+    for story in library_stories(real if real.is_dir() else ROOT / "seeds")[:60]:
         for passage in split_passages(story.id, story.text):
             for span in sentence_spans(story.text, passage.start, passage.end):
                 found.append(" ".join(story.text[span.start : span.end].split()))
@@ -338,10 +336,13 @@ def sentence_pool(data: Path) -> FloatArray:
 def library_passages(stories: Path) -> list[str]:
     return [
         passage.text
-        for file in find_story_files([stories])
-        for story in [read_story(file)[0]]
-        for passage in split_passages(story.id, story.text)
+        for story in library_stories(stories)
+        for passage in split_passages(story.id, story.text, story.sections)
     ]
+
+
+def library_stories(stories: Path) -> list[Story]:
+    return [story for file in find_story_files([stories]).files for story in read_stories(file)]
 
 
 def size_table(made: dict[str, Any]) -> str:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from ballet_qa import render
 from ballet_qa.answering import Answerer, example_questions
+from ballet_qa.build import build_index
 from ballet_qa.cross_encoder import Context, CrossEncoder, Judgement
+from ballet_qa.encoder import SentenceEncoder
 from ballet_qa.questions import is_right, load_questions
 from ballet_qa.reader import StoryReader
 from ballet_qa.settings import SETTINGS
@@ -110,6 +112,23 @@ def test_the_cited_passage_comes_first(answerer: Answerer) -> None:
         answer = answerer.answer(question.question)
         cited = [finding.citation.passage.id for finding in answer.findings]
         assert [hit.passage.id for hit in answer.hits][: len(cited)] == cited
+
+
+def test_a_heading_is_found_and_never_answers(tmp_path: Path, encoder: SentenceEncoder) -> None:
+    (tmp_path / "fables.md").write_text(
+        "# Fables\n\n## The Fox and the Grapes\n\n"
+        "A hungry fox saw fine bunches of grapes hanging from a vine, but could not reach them.\n\n"
+        "“They are sour,” said the fox of the grapes, and walked away.\n",
+        "utf-8",
+    )
+    build_index(tmp_path, tmp_path / "index", encoder=encoder)
+    answer = Answerer.load(tmp_path / "index", encoder).answer(
+        "What did the fox say of the grapes?"
+    )
+    assert "The Fox and the Grapes" in [hit.passage.text for hit in answer.hits]
+    assert [finding.citation.quote for finding in answer.findings] == [
+        "“They are sour,” said the fox of the grapes, and walked away."
+    ]
 
 
 class CountingNetwork(CrossEncoder):

@@ -102,6 +102,9 @@ def test_only_new_text_is_embedded(shelf: Path, tmp_path: Path, words: WordEncod
     report = build_index(shelf, tmp_path / "index", encoder=words)
     assert (report.added, report.changed, report.removed) == (("new",), ("pond",), ())
     assert (report.unchanged, report.embedded) == (("old/barn",), 5)
+    again = build_index(shelf, tmp_path / "index", encoder=words)
+    assert (again.unchanged, again.embedded) == (("new", "old/barn", "pond"), 0)
+    assert (again.generation, again.passages) == (report.generation, report.passages)
     (shelf / "pond.txt").unlink()
     dry = build_index(shelf, tmp_path / "index", dry_run=True)
     assert (dry.removed, dry.generation) == (("pond",), None)
@@ -215,7 +218,8 @@ def test_a_killed_build_leaves_the_index_alone_and_the_next_one_works(
 def test_the_last_two_generations_are_kept(shelf: Path, tmp_path: Path, words: WordEncoder) -> None:
     built = []
     for _ in range(4):
-        built.append(build_index(shelf, tmp_path / "index", encoder=words).generation)
+        build = build_index(shelf, tmp_path / "index", encoder=words, rebuild=True)
+        built.append(build.generation)
         time.sleep(0.01)
     kept = {path.name for path in (tmp_path / "index" / "generations").iterdir()}
     assert kept == set(built[-2:])
@@ -306,7 +310,7 @@ def test_another_format_or_encoder_is_refused(
     manifest.write_text(json.dumps(fields | {"format_version": 0}))
     checksum = hashlib.sha256(manifest.read_bytes()).hexdigest()
     (tmp_path / "index" / "live").write_text(f"{manifest.parent.name} {checksum}\n")
-    with pytest.raises(IndexMismatchError, match=r"of format 0, this program reads 1; run:"):
+    with pytest.raises(IndexMismatchError, match=r"of format 0, this program reads 2; run:"):
         Index.open(tmp_path / "index")
 
 

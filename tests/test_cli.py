@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -189,17 +190,41 @@ def test_build_names_what_it_refused_and_exits_1(tmp_path: Path) -> None:
     (shelf / "bad.txt").write_bytes(b"\x00")
     where = ["--stories", str(shelf), "--index", str(tmp_path / "index")]
     dry = run("build", *where, "--dry-run")
-    assert dry.stdout.splitlines()[0] == "add: good"
+    assert dry.stdout.splitlines()[:2] == [
+        "plan: 2 new files, 0 changed, 0 gone, 0 unchanged",
+        "add: good",
+    ]
     assert not (tmp_path / "index").exists()
     done = run("build", *where)
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.splitlines() == [
+        "plan: 2 new files, 0 changed, 0 gone, 0 unchanged",
         f"refused: {shelf / 'bad.txt'}: binary, not text; convert it to text first",
-        "1 stories: 1 added, 0 changed, 0 removed, 0 unchanged, 1 refused; "
+        "1 stories: 1 added, 0 changed, 0 renamed, 0 removed, 0 unchanged, 1 refused; "
         "1 passages (1 embedded), 1 sentences",
     ]
     (shelf / "bad.txt").unlink()
     assert run("build", *where).returncode == 0
+
+
+def test_doctor_says_what_is_wrong_and_repairs_it(tmp_path: Path, seeds_index: Path) -> None:
+    index = tmp_path / "index"
+    shutil.copytree(seeds_index, index)
+    where = ["--index", str(index)]
+    sound = run("doctor", *where)
+    assert (sound.returncode, sound.stderr) == (0, "")
+    assert all(line.startswith("ok ") for line in sound.stdout.splitlines())
+    (broken,) = index.glob("generations/*/sentences.faiss")
+    broken.write_bytes(b"?")
+    found = run("doctor", *where)
+    assert found.returncode == 3
+    assert f"{broken} is damaged; run: ballet-qa build --rebuild" in found.stdout
+    assert "ballet-qa doctor --repair" in found.stdout
+    repaired = run("doctor", "--repair", *where)
+    assert repaired.returncode == 0
+    assert "32 passages (32 embedded)" in repaired.stdout
+    assert run("doctor", *where).stdout == sound.stdout
+    assert "no index in" in fails(3, "doctor", "--index", str(tmp_path / "nowhere"))
 
 
 def test_what_cannot_be_done_is_one_line_and_exit_3(tmp_path: Path, seeds_index: Path) -> None:
@@ -228,7 +253,7 @@ def test_wrong_usage_is_one_line_and_exit_2(seeds_index: Path) -> None:
 
 
 def test_every_command_explains_itself() -> None:
-    for command in ("build", "search", "ask", "serve", "info", "evaluate"):
+    for command in ("build", "search", "ask", "serve", "info", "evaluate", "doctor"):
         done = run(command, "--help")
         assert done.returncode == 0
         assert "Usage:" in done.stdout
@@ -262,7 +287,7 @@ def test_the_readmes_commands_run(seeds_index: Path, tmp_path: Path) -> None:
     (tmp_path / "questions.jsonl").write_text('{"id": 1, "question": "Who owns the café?"}\n')
     for line in readme_commands():
         words = shlex.split(line)[1:]
-        if words[0] == "serve" or any("../shared" in word for word in words):
+        if words[0] == "serve" or "--watch" in words or any("../shared" in w for w in words):
             words = [words[0], "--help"]  # serve runs on; shared data is tested where it is
         done = run(*words, cwd=tmp_path)
         assert done.returncode == 0, (line, done.stderr)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ballet_qa.corpus import StoryFile, find_story_files, read_story
+from ballet_qa.corpus import Refused, find_story_files
 from ballet_qa.errors import LoadError, StoriesError
+from ballet_qa.extraction import read_regular
 from ballet_qa.loaders import load_markdown, load_plain
 
 TALE = "Amélie dansait à l’Opéra. Elle était seule — très seule."
@@ -72,19 +73,42 @@ def test_a_markdown_heading_is_the_title_when_the_front_matter_has_none() -> Non
 
 
 def test_folders_are_walked_and_ids_are_places(tmp_path: Path) -> None:
-    for name in ("b.txt", "sub/a.md", "sub/deep/c.TXT", "sub/x.pdf", ".hidden/d.txt"):
+    for name in ("b.txt", "sub/a.md", "sub/deep/c.TXT", "sub/x.jpg", "sub/y", ".hidden/d.txt"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("Text.", "utf-8")
-    assert [file.id for file in find_story_files([tmp_path])] == ["b", "sub/a", "sub/deep/c"]
+    found = find_story_files([tmp_path])
+    assert [file.id for file in found.files] == ["b", "sub/a", "sub/deep/c"]
+    assert found.ignored == {".jpg": 1, "no suffix": 1}
+
+
+def test_a_link_may_not_lead_out_of_its_root(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/tale.txt").write_text("A secret.", "utf-8")
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    (root / "a.txt").write_text("Text.", "utf-8")
+    (root / "loop").symlink_to(root)
+    (root / "inner.txt").symlink_to("a.txt")
+    (root / "out.txt").symlink_to(tmp_path / "secret/tale.txt")
+    (root / "outer").symlink_to(tmp_path / "secret")
+    (root / "dead.txt").symlink_to("nothing")
+    found = find_story_files([root])
+    assert [file.id for file in found.files] == ["a", "inner"]
+    assert sorted(found.refused, key=lambda refused: refused.path) == [
+        Refused(str(root / "dead.txt"), "a link that leads nowhere"),
+        Refused(str(root / "out.txt"), f"a link that leads out of {root}"),
+        Refused(str(root / "outer"), f"a link that leads out of {root}"),
+    ]
 
 
 def test_two_roots_with_the_same_name_in_them_are_two_stories(tmp_path: Path) -> None:
     for name in ("one/tale.txt", "two/tale.txt", "two/tale.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("Text.", "utf-8")
-    files = find_story_files([tmp_path / "one", tmp_path / "two", tmp_path / "one"])
+    files = find_story_files([tmp_path / "one", tmp_path / "two", tmp_path / "one"]).files
     assert [file.id for file in files] == ["tale", "tale.md", "tale.txt"]
+    assert len({file.shelf_id for file in files}) == 3
     assert {str(file.path.relative_to(tmp_path)) for file in files} == {
         "one/tale.txt",
         "two/tale.md",
@@ -95,13 +119,13 @@ def test_two_roots_with_the_same_name_in_them_are_two_stories(tmp_path: Path) ->
 def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoriesError, match=r"no folder of stories at .*nowhere"):
         find_story_files([tmp_path / "nowhere"])
-    with pytest.raises(StoriesError, match=r"no stories in .*put \.markdown, \.md, \.txt files"):
+    with pytest.raises(StoriesError, match=r"no stories in .*put \.docx, \.epub, .* files"):
         find_story_files([tmp_path])
 
 
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(LoadError, match="not a regular file"):
-        read_story(StoryFile("pipe", tmp_path / "pipe.txt"))
+        read_regular(tmp_path / "pipe.txt")
     with pytest.raises(LoadError, match="cannot be read"):
-        read_story(StoryFile("gone", tmp_path / "gone.txt"))
+        read_regular(tmp_path / "gone.txt")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ballet_qa.corpus import find_story_files, read_story, title_of
+from ballet_qa.corpus import find_story_files, read_stories, title_of
 from ballet_qa.names import name_counts, names_in_question, people_named, person_introduced
 from ballet_qa.words import stem
 from conftest import SEEDS
@@ -55,7 +55,7 @@ def test_a_heading_line_is_the_title() -> None:
 
 
 def test_the_seeds_are_named_after_the_person_each_introduces() -> None:
-    titles = [read_story(file)[0].title for file in find_story_files([SEEDS])]
+    titles = [read_stories(file)[0].title for file in find_story_files([SEEDS]).files]
     assert titles == [
         "Amélie Ivanov",
         "Camilla Roche",

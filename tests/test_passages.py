@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ballet_qa.passages import paragraph_spans, sentence_spans, split_passages, word_count
+from ballet_qa.passages import (
+    is_scene_mark,
+    paragraph_spans,
+    section_numbers,
+    sentence_spans,
+    split_passages,
+    word_count,
+)
 from ballet_qa.settings import SETTINGS
+from ballet_qa.types import Section
 from conftest import SEEDS
 
 pieces = st.sampled_from(
@@ -31,12 +39,19 @@ pieces = st.sampled_from(
 texts = st.one_of(st.text(max_size=300), st.lists(pieces, max_size=60).map("".join))
 
 
-@given(texts)
-def test_passages_and_sentences_tile_the_text(text: str) -> None:
-    passages = split_passages("s", text)
+def is_nothing(between: str) -> bool:
+    """White space, or marks between scenes."""
+    return all(not part.strip() or is_scene_mark(part.strip()) for part in between.split("\n\n"))
+
+
+@given(texts, st.sets(st.integers(1, 300), max_size=4))
+def test_passages_and_sentences_tile_the_text(text: str, walls: set[int]) -> None:
+    sections = [Section(start, "") for start in sorted(walls) if start < len(text)]
+    passages = split_passages("s", text, sections)
     position = 0
     for passage in passages:
-        assert text[position : passage.start].strip() == ""
+        assert is_nothing(text[position : passage.start])
+        assert not any(passage.start < section.start < passage.end for section in sections)
         assert text[passage.start : passage.end] == passage.text
         assert passage.text == passage.text.strip() != ""
         inner = passage.start
@@ -46,7 +61,7 @@ def test_passages_and_sentences_tile_the_text(text: str) -> None:
             inner = span.end
         assert inner == passage.end
         position = passage.end
-    assert text[position:].strip() == ""
+    assert is_nothing(text[position:])
     assert len({passage.id for passage in passages}) == len(passages)
     assert all(one.number <= other.number for one, other in pairwise(passages))
 
@@ -101,6 +116,26 @@ def test_a_very_long_paragraph_is_split_at_sentence_ends_and_keeps_its_number() 
     assert [p.id for p in passages] == ["s#1", "s#2.1", "s#2.2", "s#2.3", "s#3"]
     assert all(word_count(p.text) <= SETTINGS.longest_passage_words + 11 for p in passages)
     assert all(p.text.endswith(".") for p in passages)
+
+
+def test_marks_between_scenes_are_no_passages_and_sections_are_walls() -> None:
+    text = "He ran.\n\n* * *\n\nShe slept. She woke.\n\n—\n\nEnd."
+    passages = split_passages("s", text, [Section(text.index("She woke"), "Morning")])
+    assert [(p.id, p.text) for p in passages] == [
+        ("s#1", "He ran."),
+        ("s#2", "She slept."),
+        ("s#3", "She woke."),
+        ("s#4", "End."),
+    ]
+    assert section_numbers(passages, [Section(text.index("She woke"), "Morning")]) == [0, 0, 1, 1]
+    assert [p.text for p in split_passages("s", "* * *")] == ["* * *"]
+
+
+def test_words_without_end_are_cut_to_passages() -> None:
+    for text in ("x" * 9_000, "wolf " * 3_000, "狼" * 9_000):
+        passages = split_passages("s", text)
+        assert "".join(p.text for p in passages).replace(" ", "") == text.replace(" ", "")
+        assert max(len(p.text) for p in passages) <= SETTINGS.longest_passage_words * 12
 
 
 def test_the_seeds_split_as_they_are_printed() -> None:

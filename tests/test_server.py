@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -13,15 +14,17 @@ from fastapi.testclient import TestClient
 
 from ballet_qa import render
 from ballet_qa.answering import Answerer
+from ballet_qa.encoder import SentenceEncoder
+from ballet_qa.library import Library
 from ballet_qa.server import create_app
 from conftest import KUZNETSOVA
 from test_cli import ANSWER, HIT, check_offsets
 
 
 @pytest.fixture(scope="module")
-def client(answerer: Answerer) -> Iterator[TestClient]:
+def client(seeds_index: Path, encoder: SentenceEncoder) -> Iterator[TestClient]:
     async def made() -> FastAPI:
-        return create_app(answerer)
+        return create_app(Library(seeds_index, encoder=encoder))
 
     # Outside a running event loop Gradio makes loops of its own and never closes them; a thread,
     # because Playwright's loop may be running in this one.

@@ -24,10 +24,10 @@ def pairs(found: tuple[np.ndarray, np.ndarray]) -> list[tuple[int, float]]:
 
 @pytest.fixture
 def vectors(tmp_path: Path, words: WordEncoder) -> VectorIndex:
-    writer = VectorsWriter(words.dimension)
+    writer = VectorsWriter(tmp_path / "v.faiss", words.dimension)
     writer.add(words.encode_passages(TEXTS[:2]))
     writer.add(words.encode_passages(TEXTS[2:]))
-    writer.save(tmp_path / "v.faiss")
+    writer.close()
     return VectorIndex(tmp_path / "v.faiss")
 
 
@@ -56,8 +56,8 @@ def test_rows_come_back_as_they_were_put_in(vectors: VectorIndex, words: WordEnc
 @pytest.fixture
 def terms(tmp_path: Path) -> TermIndex:
     writer = TermsWriter(tmp_path / "terms")
-    writer.add_story(0, "Barn", "\n\n".join(TEXTS[:3]), TEXTS[:3])
-    writer.add_story(1, "Pond", TEXTS[3], TEXTS[3:])
+    writer.add_story(0, "Barn", "\n\n".join(TEXTS[:3]), TEXTS[:3], [0, 0, 0])
+    writer.add_story(1, "Pond", TEXTS[3], TEXTS[3:], [0])
     writer.close()
     return TermIndex(tmp_path / "terms")
 
@@ -85,6 +85,21 @@ def test_bm25_is_that_computed_by_hand(terms: TermIndex) -> None:
 def test_a_neighbourhood_is_the_storys_own(terms: TermIndex) -> None:
     assert [row for row, _ in pairs(terms.search("near", ["straw"], 9))] == [0, 1]
     assert [row for row, _ in pairs(terms.search("wide", ["straw"], 9))] == [0, 1, 2]
+
+
+def test_a_neighbourhood_ends_at_a_wall(tmp_path: Path) -> None:
+    writer = TermsWriter(tmp_path / "terms")
+    writer.add_story(0, "Barn", "\n\n".join(TEXTS), TEXTS, [0, 0, 1, 1])
+    writer.close()
+    terms = TermIndex(tmp_path / "terms")
+    assert [row for row, _ in pairs(terms.search("wide", ["straw"], 9))] == [0, 1]
+
+
+def test_an_empty_file_of_vectors_has_no_rows(tmp_path: Path) -> None:
+    VectorsWriter(tmp_path / "v.faiss", 3).close()
+    empty = VectorIndex(tmp_path / "v.faiss")
+    assert (empty.count, empty.dimension) == (0, 3)
+    assert pairs(empty.search(np.ones(3, np.float32), 5)) == []
 
 
 def test_scores_of_given_rows_come_in_their_order(terms: TermIndex) -> None:
@@ -117,9 +132,9 @@ def test_search_is_a_sorted_inner_product(
 ) -> None:
     rows = np.array(vectors, dtype=np.float32)
     path = tmp_path_factory.mktemp("v") / "v.faiss"
-    writer = VectorsWriter(3)
+    writer = VectorsWriter(path, 3)
     writer.add(rows)
-    writer.save(path)
+    writer.close()
     query = np.array([1, 2, -1], dtype=np.float32)
     expected = sorted(
         ((row, float(score)) for row, score in enumerate(rows @ query)),

@@ -17,7 +17,18 @@ from ballet_qa.names import people_named
 from ballet_qa.reader import READER_NAME, StoryReader
 from ballet_qa.retriever import Retriever, check_query
 from ballet_qa.settings import SETTINGS
-from ballet_qa.types import Answer, Citation, Encoder, Finding, Hit, Reader, Reading, Reason, Status
+from ballet_qa.types import (
+    Answer,
+    Citation,
+    Encoder,
+    Finding,
+    Hit,
+    Passage,
+    Reader,
+    Reading,
+    Reason,
+    Status,
+)
 from ballet_qa.words import fold, stem
 
 __all__ = ["READER_NAME", "Answerer", "example_questions"]
@@ -80,7 +91,10 @@ class Answerer:
             texts = tuple(name.text for name in unknown)
             return Answer(question, "not_found", "unknown_name", (), tuple(found[:top_k]), texts)
         speaking = [
-            hit for hit in found if self.index.texts.story_row(hit.passage.story_id) in holding
+            hit
+            for hit in found
+            if self.index.texts.story_row(hit.passage.story_id) in holding
+            and not self._is_heading(hit.passage)
         ]
         readings = self._reader.read(question, speaking[: SETTINGS.read_candidates])
         hits = _read_first(readings, found)
@@ -102,6 +116,14 @@ class Answerer:
         found = self.retriever.search(query, max(top_k, SETTINGS.read_candidates), stories)
         readings = self._reader.read(query, found[: SETTINGS.read_candidates])
         return _read_first(readings, found)[:top_k]
+
+    def _is_heading(self, passage: Passage) -> bool:
+        """Whether it is only a title: it may be found, but it tells nothing."""
+        row = self.index.texts.story_row(passage.story_id)
+        assert row is not None
+        words = fold(passage.text).split()
+        titles = [self.index.texts.title(row), *(s.title for s in self.index.texts.sections(row))]
+        return any(words == fold(title).split() for title in titles)
 
     def _is_known(self, name: QuestionName, asked: Sequence[int]) -> bool:
         """Whether one of the stories asked has this name.

@@ -1,70 +1,151 @@
-"""The only pipeline that writes an index: what changed, embed that, write a generation, swap."""
+"""The only pipeline that writes an index: what changed, embed that, write a generation, swap.
+
+Files are known by the hash of their bytes, stories by that of their text: an unchanged file is not
+even read anew, a renamed story keeps its vectors, and in a changed one only new words are embedded.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from ballet_qa.corpus import Guessed, Refused, StoryFile, find_story_files, read_story
+from ballet_qa.corpus import Found, Guessed, Noted, Refused, StoryFile, find_story_files, stories_of
 from ballet_qa.encoder import SentenceEncoder
-from ballet_qa.errors import IndexMismatchError, IndexMissingError, LoadError, StoriesError
+from ballet_qa.errors import (
+    IndexMismatchError,
+    IndexMissingError,
+    LoadError,
+    StorageError,
+    StoriesError,
+)
+from ballet_qa.extraction import Extractor, read_regular
 from ballet_qa.generation import (
     FORMAT_VERSION,
     Manifest,
     build_lock,
     checksums,
+    clear_remains,
     new_generation,
     publish,
     splitting_settings,
 )
 from ballet_qa.index import PASSAGE_VECTORS, SENTENCE_VECTORS, TERMS, TEXTS, Index
+from ballet_qa.loaders import LOADERS_VERSION
 from ballet_qa.names import name_counts, title_names
-from ballet_qa.passages import sentence_spans, split_passages, word_count
+from ballet_qa.passages import section_numbers, sentence_spans, split_passages, word_count
 from ballet_qa.settings import SETTINGS
 from ballet_qa.terms import TermsWriter
-from ballet_qa.texts import TextsWriter
+from ballet_qa.texts import FileEntry, TextsWriter
 from ballet_qa.types import Encoder, FloatArray, Passage, Span, Story
 from ballet_qa.vectors import VectorsWriter
+
+_CANNOT_WRITE = frozenset(
+    (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+        errno.EEXIST,
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a build is: passages done of those known so far, and the story in hand."""
+    """How far a build is: files and passages done of those known so far, and the file in hand."""
 
-    stories_done: int
-    stories: int
+    files_done: int
+    files: int
     passages_done: int
-    story_id: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """What a build finds before it reads anything: file ids that are new, changed, gone, the same.
+
+    A file that was refused last time is new again.
+    """
+
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    gone: tuple[str, ...]
+    unchanged: tuple[str, ...]
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.new or self.changed or self.gone)
 
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build found and did. The id lists are sorted; ``generation`` is None on a dry run."""
+    """What a build found and did. The id lists are sorted; ``renamed`` has pairs (old, new).
+
+    ``generation`` is the live one's id, None on a dry run; ``left`` is the process whose unfinished
+    build was cleared away, if there was one.
+    """
 
     added: tuple[str, ...]
     changed: tuple[str, ...]
+    renamed: tuple[tuple[str, str], ...]
     removed: tuple[str, ...]
     unchanged: tuple[str, ...]
     refused: tuple[Refused, ...]
     guessed: tuple[Guessed, ...]
+    noted: tuple[Noted, ...]
+    ignored: dict[str, int]
     stories: int
     passages: int
     sentences: int
     embedded: int
     generation: str | None
+    left: str | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether the index holds anything else than before."""
+        return bool(self.added or self.changed or self.renamed or self.removed)
 
 
 @dataclass(frozen=True, slots=True)
-class _Vectors:
-    """A story's vectors: a row a passage, and a row a sentence."""
+class _Rows:
+    """What the index keeps of a story beside its text."""
 
-    passages: FloatArray
-    sentences: FloatArray
+    passages: list[Passage]
+    sentences: list[list[Span]]
+    names: dict[str, tuple[str, int]]
+    passage_vectors: FloatArray
+    sentence_vectors: FloatArray
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What came of the files so far. Ids of stories, and their titles and texts' hashes."""
+
+    refused: list[Refused] = field(default_factory=list)
+    guessed: list[Guessed] = field(default_factory=list)
+    noted: list[Noted] = field(default_factory=list)
+    stories: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def say(self, file: FileEntry) -> None:
+        """Take down what is to be reported of a file."""
+        if file.guess is not None:
+            self.guessed.append(Guessed(file.path, file.guess))
+        self.noted += [Noted(file.path, note) for note in file.notes]
 
 
 def build_index(
@@ -75,82 +156,233 @@ def build_index(
     rebuild: bool = False,
     dry_run: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    planned: Callable[[BuildPlan], None] | None = None,
 ) -> BuildReport:
     """Bring the index in step with the story files below ``stories``.
 
-    Unchanged stories keep their vectors; ``rebuild`` takes nothing over. A file that cannot be read
-    is refused and named in the report, the others are indexed. Raises StoriesError when nothing
-    can be indexed (an index already there stays as it is), IndexBusyError when another process is
-    building, EncoderError when the encoder cannot be loaded.
+    Unchanged stories keep their vectors, and nothing is written when nothing changed; ``rebuild``
+    takes nothing over. A file that cannot be read is refused and named in the report, the others
+    are indexed. Raises StoriesError when nothing can be indexed (an index already there stays as
+    it is), IndexBusyError when another process is building, StorageError when the index cannot be
+    written, EncoderError when the encoder cannot be loaded.
     """
     roots = [stories] if isinstance(stories, (str, Path)) else list(stories)
     index_dir = Path(index_dir)
-    files = find_story_files(roots)
-    refused: list[Refused] = []
-    guessed: list[Guessed] = []
+    found = find_story_files(roots)
     if dry_run:
-        before = {} if rebuild else _known(_previous(index_dir, None))
-        now = {story.id: story.sha256 for story in _stories(files, refused, guessed)}
-        return _report(before, now, refused, guessed)
-
-    encoder = encoder or SentenceEncoder()
-    with build_lock(index_dir):
+        return _dry_run(found, index_dir, rebuild, planned)
+    with _writing(index_dir), build_lock(index_dir) as left:
+        clear_remains(index_dir)
+        encoder = encoder or SentenceEncoder()
         previous = None if rebuild else _previous(index_dir, encoder)
+        seen = _Seen(refused=list(found.refused))
+        hashes = _hashes(found.files, seen)
+        plan = _plan(found.files, hashes, previous)
+        if planned is not None:
+            planned(plan)
         before = _known(previous)
+        if previous is not None and not plan.changes:
+            for entry in previous.texts.files().values():
+                seen.say(entry)
+            seen.stories.update(before)
+            return _report(found, before, seen, previous.manifest, 0, previous.folder.name, left)
         part = new_generation(index_dir)
         try:
-            writer = _GenerationWriter(part, encoder)
-            now = {}
-            for number, story in enumerate(_stories(files, refused, guessed), start=1):
-                kept = None
-                if previous is not None and before.get(story.id) == story.sha256:
-                    kept = _vectors_of(previous, story.id)
-                writer.add(story, kept)
-                now[story.id] = story.sha256
-                if progress is not None:
-                    progress(Progress(number, len(files), writer.texts.passages, story.id))
-            if not now:
-                reasons = "; ".join(f"{file.path}: {file.reason}" for file in refused)
-                raise StoriesError(f"every file was refused, nothing to index: {reasons}")
-            manifest = writer.close()
-            generation = publish(part, manifest)
+            manifest, embedded = _write(
+                part, encoder, found.files, hashes, previous, seen, roots, progress
+            )
+            if previous is not None and before == seen.stories and not plan.gone:
+                # All that was new was refused: the live generation says all there is to say.
+                shutil.rmtree(part)
+                manifest, generation = previous.manifest, previous.folder
+            else:
+                generation = publish(part, manifest)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
-    return _report(before, now, refused, guessed, manifest, writer.embedded, generation.name)
+    return _report(found, before, seen, manifest, embedded, generation.name, left)
+
+
+def _write(
+    part: Path,
+    encoder: Encoder,
+    files: Sequence[StoryFile],
+    hashes: dict[str, str],
+    previous: Index | None,
+    seen: _Seen,
+    roots: Sequence[str | Path],
+    progress: Callable[[Progress], None] | None,
+) -> tuple[Manifest, int]:
+    """Write a generation; its manifest, and how many passages were embedded."""
+    writer = _GenerationWriter(part, encoder, previous)
+    try:
+        _add_files(writer, files, hashes, previous, seen, progress)
+        if not seen.stories:
+            reasons = "; ".join(f"{file.path}: {file.reason}" for file in seen.refused)
+            raise StoriesError(f"every file was refused, nothing to index: {reasons}")
+    except BaseException:
+        writer.abandon()
+        raise
+    return writer.close(roots), writer.embedded
+
+
+@contextmanager
+def _writing(index_dir: Path) -> Iterator[None]:
+    """Say what stood in the way of writing, and that nothing is lost."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        if isinstance(error, OSError) and error.errno not in _CANNOT_WRITE:
+            raise
+        raise StorageError(
+            f"{index_dir} cannot be written ({error}); make room or name another --index; "
+            "an index that was there is as it was"
+        ) from error
+
+
+def _dry_run(
+    found: Found,
+    index_dir: Path,
+    rebuild: bool,
+    planned: Callable[[BuildPlan], None] | None,
+) -> BuildReport:
+    """What a build would do; new and changed files are read, nothing is embedded or written."""
+    previous = None if rebuild else _previous(index_dir, None)
+    seen = _Seen(refused=list(found.refused))
+    hashes = _hashes(found.files, seen)
+    plan = _plan(found.files, hashes, previous)
+    if planned is not None:
+        planned(plan)
+    _add_files(None, found.files, hashes, previous, seen, None)
+    return _report(found, _known(previous), seen, None, 0, None, None)
+
+
+def _hashes(files: Sequence[StoryFile], seen: _Seen) -> dict[str, str]:
+    """The sha256 of each file's bytes, by its id; what cannot be read is refused."""
+    hashes = {}
+    for file in files:
+        try:
+            hashes[file.id] = hashlib.sha256(read_regular(file.path)).hexdigest()
+        except LoadError as error:
+            seen.refused.append(Refused(file.source, str(error)))
+    return hashes
+
+
+def _plan(files: Sequence[StoryFile], hashes: dict[str, str], previous: Index | None) -> BuildPlan:
+    known = {} if previous is None else previous.texts.files()
+    now = [file.id for file in files if file.id in hashes]
+    same = [i for i in now if i in known and _is_same(known[i], hashes[i])]
+    return BuildPlan(
+        new=tuple(i for i in now if i not in known),
+        changed=tuple(i for i in now if i in known and i not in set(same)),
+        gone=tuple(sorted(known.keys() - set(now))),
+        unchanged=tuple(same),
+    )
+
+
+def _is_same(entry: FileEntry, sha256: str) -> bool:
+    return (entry.sha256, entry.loaders) == (sha256, LOADERS_VERSION)
+
+
+def _add_files(
+    writer: _GenerationWriter | None,
+    files: Sequence[StoryFile],
+    hashes: dict[str, str],
+    previous: Index | None,
+    seen: _Seen,
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    with Extractor() as extractor:
+        for number, file in enumerate(files, start=1):
+            if file.id in hashes:
+                _add_file(writer, extractor, file, hashes[file.id], previous, seen)
+            if progress is not None:
+                done = 0 if writer is None else writer.texts.passages
+                progress(Progress(number, len(files), done, file.source))
+
+
+def _add_file(
+    writer: _GenerationWriter | None,
+    extractor: Extractor,
+    file: StoryFile,
+    sha256: str,
+    previous: Index | None,
+    seen: _Seen,
+) -> None:
+    """Add a file's stories, taken over when it is unchanged. Without a writer, only look."""
+    entry = None if previous is None else previous.texts.file(file.id)
+    if previous is not None and entry is not None and _is_same(entry, sha256):
+        shelf = replace(entry, path=file.source)
+        rows = previous.texts.stories_of_file(file.id)
+        told = [replace(previous.texts.story(row), source=file.source) for row in rows]
+    else:
+        try:
+            extracted = extractor.extract(file.path)
+        except LoadError as error:
+            seen.refused.append(Refused(file.source, str(error)))
+            return
+        told = stories_of(file, extracted)
+        shelf = FileEntry(
+            file.id,
+            file.source,
+            extracted.sha256,
+            LOADERS_VERSION,
+            extracted.guess,
+            extracted.shelf.notes,
+        )
+    twice = next((story.id for story in told if story.id in seen.stories), None)
+    if twice is not None:
+        reason = f"another file has a story with the id {twice!r} already; rename one of them"
+        seen.refused.append(Refused(file.source, reason))
+        return
+    seen.say(shelf)
+    if writer is not None:
+        writer.texts.add_file(shelf)
+    for story in told:
+        seen.stories[story.id] = (story.sha256, story.title)
+        if writer is not None:
+            writer.add(story)
 
 
 class _GenerationWriter:
     """Writes stories into the folder of an unpublished generation."""
 
-    def __init__(self, folder: Path, encoder: Encoder) -> None:
+    def __init__(self, folder: Path, encoder: Encoder, previous: Index | None) -> None:
         self._folder = folder
         self._encoder = encoder
+        self._previous = previous
         self.texts = TextsWriter(folder / TEXTS)
         self._terms = TermsWriter(folder / TERMS)
-        self._passages = VectorsWriter(encoder.dimension)
-        self._sentences = VectorsWriter(encoder.dimension)
+        self._passages = VectorsWriter(folder / PASSAGE_VECTORS, encoder.dimension)
+        self._sentences = VectorsWriter(folder / SENTENCE_VECTORS, encoder.dimension)
         self.embedded = 0
 
-    def add(self, story: Story, kept: _Vectors | None) -> None:
-        """Add a story, with the vectors it had before, or new ones."""
-        passages = split_passages(story.id, story.text)
-        sentences = [sentence_spans(story.text, p.start, p.end) for p in passages]
-        vectors = kept or self._embed(story, passages, sentences)
-        names = title_names(story.title) | name_counts(story.text)
-        self.texts.add_story(story, passages, sentences, names)
+    def add(self, story: Story) -> None:
+        """Add a story, with the vectors its words had before, and new ones for new words."""
+        rows = self._rows(story)
+        self.texts.add_story(story, rows.passages, rows.sentences, rows.names)
         self._terms.add_story(
-            self.texts.stories - 1, story.title, story.text, [p.text for p in passages]
+            self.texts.stories - 1,
+            story.title,
+            story.text,
+            [passage.text for passage in rows.passages],
+            section_numbers(rows.passages, story.sections),
         )
-        self._passages.add(vectors.passages)
-        self._sentences.add(vectors.sentences)
+        self._passages.add(rows.passage_vectors)
+        self._sentences.add(rows.sentence_vectors)
 
-    def close(self) -> Manifest:
+    def abandon(self) -> None:
+        """Let go of every file, unfinished."""
+        self.texts.abandon()
+        self._passages.abandon()
+        self._sentences.abandon()
+
+    def close(self, roots: Sequence[str | Path]) -> Manifest:
         """Finish every file and describe the generation."""
         self.texts.close()
         self._terms.close()
-        self._passages.save(self._folder / PASSAGE_VECTORS)
-        self._sentences.save(self._folder / SENTENCE_VECTORS)
+        self._passages.close()
+        self._sentences.close()
         return Manifest(
             format_version=FORMAT_VERSION,
             built=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -158,48 +390,65 @@ class _GenerationWriter:
             encoder_fingerprint=self._encoder.fingerprint,
             dimension=self._encoder.dimension,
             settings=splitting_settings(),
+            roots=[str(Path(root).resolve()) for root in roots],
             stories=self.texts.stories,
             passages=self.texts.passages,
             sentences=self.texts.sentences,
             files=checksums(self._folder),
         )
 
-    def _embed(
-        self, story: Story, passages: Sequence[Passage], sentences: Sequence[Sequence[Span]]
-    ) -> _Vectors:
-        self.embedded += len(passages)
-        spans = [span for row in sentences for span in row]
+    def _rows(self, story: Story) -> _Rows:
+        previous, twin = self._previous, self._twin(story)
+        known: dict[str, FloatArray] = {}
+        if previous is not None and twin is not None:
+            if replace(previous.texts.story(twin), source=story.source) == story:
+                return _rows_of(previous, twin)
+            known = _vectors_by_words(previous, twin)
+        passages = split_passages(story.id, story.text, story.sections)
+        sentences = [sentence_spans(story.text, p.start, p.end) for p in passages]
+        readings = passage_readings(passages, section_numbers(passages, story.sections))
+        words = [story.text[span.start : span.end] for row in sentences for span in row]
+        self.embedded += sum(reading not in known for reading in readings)
         # Each distinct sentence once: dialogue repeats itself, and a passage is often one sentence.
-        texts = [passage_reading(passages, position) for position in range(len(passages))]
-        texts += [story.text[span.start : span.end] for span in spans]
-        unique = list(dict.fromkeys(texts))
-        rows = self._encoder.encode_passages(unique)
-        at = {text: row for row, text in enumerate(unique)}
-        every = rows[np.array([at[text] for text in texts], dtype=np.int64)]
-        return _Vectors(every[: len(passages)], every[len(passages) :])
+        new = [text for text in dict.fromkeys([*readings, *words]) if text not in known]
+        if new:
+            known.update(zip(new, self._encoder.encode_passages(new), strict=True))
+        return _Rows(
+            passages,
+            sentences,
+            title_names(story.title) | name_counts(story.text),
+            self._stacked([known[text] for text in readings]),
+            self._stacked([known[text] for text in words]),
+        )
+
+    def _twin(self, story: Story) -> int | None:
+        """The row that this story had before, else that of one with the same text."""
+        if self._previous is None:
+            return None
+        texts = self._previous.texts
+        row = texts.story_row(story.id)
+        if row is not None:
+            return row
+        return next(iter(texts.stories_with_sha256(story.sha256)), None)
+
+    def _stacked(self, rows: Sequence[FloatArray]) -> FloatArray:
+        made = np.zeros((len(rows), self._encoder.dimension), dtype=np.float32)
+        for place, row in enumerate(rows):
+            made[place] = row
+        return made
 
 
-def passage_reading(passages: Sequence[Passage], position: int) -> str:
-    """The words a passage is embedded by: a very short one is read with its neighbours."""
-    passage = passages[position]
-    if word_count(passage.text) >= SETTINGS.lone_passage_words:
-        return passage.text
-    around = passages[max(0, position - 1) : position + 2]
-    return "\n".join(p.text for p in around)
+def passage_readings(passages: Sequence[Passage], parts: Sequence[int]) -> list[str]:
+    """The words each passage is embedded by: a very short one is read with its neighbours.
 
-
-def _stories(
-    files: Sequence[StoryFile], refused: list[Refused], guessed: list[Guessed]
-) -> Iterator[Story]:
-    for file in files:
-        try:
-            story, guess = read_story(file)
-        except LoadError as error:
-            refused.append(Refused(str(file.path), str(error)))
-            continue
-        if guess is not None:
-            guessed.append(Guessed(str(file.path), guess))
-        yield story
+    ``parts`` has the number of each passage's section; neighbours are of the same one.
+    """
+    readings = []
+    for position, passage in enumerate(passages):
+        reach = word_count(passage.text) < SETTINGS.lone_passage_words
+        near = range(max(0, position - reach), min(position + reach + 1, len(passages)))
+        readings.append("\n".join(passages[p].text for p in near if parts[p] == parts[position]))
+    return readings
 
 
 def _previous(index_dir: Path, encoder: Encoder | None) -> Index | None:
@@ -212,38 +461,70 @@ def _previous(index_dir: Path, encoder: Encoder | None) -> Index | None:
     return index if same_encoder and index.manifest.settings == splitting_settings() else None
 
 
-def _known(index: Index | None) -> dict[str, str]:
-    return {} if index is None else {s.id: s.sha256 for s in index.texts.catalogue()}
+def _known(index: Index | None) -> dict[str, tuple[str, str]]:
+    if index is None:
+        return {}
+    return {entry.id: (entry.sha256, entry.title) for entry in index.texts.catalogue()}
 
 
-def _vectors_of(index: Index, story_id: str) -> _Vectors:
-    (story_row,) = index.story_rows([story_id])
-    start, end = index.texts.passage_rows(story_row)
-    first, last = index.texts.sentence_rows(start)[0], index.texts.sentence_rows(end - 1)[1]
-    return _Vectors(
-        index.passage_vectors.block(start, end), index.sentence_vectors.block(first, last)
+def _rows_of(index: Index, story_row: int) -> _Rows:
+    """What the index keeps of a story, as it is."""
+    texts = index.texts
+    start, end = texts.passage_rows(story_row)
+    first = texts.sentence_rows(start)[0] if end > start else 0
+    last = texts.sentence_rows(end - 1)[1] if end > start else 0
+    return _Rows(
+        texts.passages_of(story_row),
+        [texts.sentences(row) for row in range(start, end)],
+        texts.name_counts_of(story_row),
+        index.passage_vectors.block(start, end),
+        index.sentence_vectors.block(first, last),
     )
 
 
+def _vectors_by_words(index: Index, story_row: int) -> dict[str, FloatArray]:
+    """The vector of everything that was embedded of a story, by its words."""
+    rows, story = _rows_of(index, story_row), index.texts.story(story_row)
+    readings = passage_readings(rows.passages, section_numbers(rows.passages, story.sections))
+    found = dict(zip(readings, rows.passage_vectors, strict=True))
+    words = [story.text[span.start : span.end] for row in rows.sentences for span in row]
+    return found | dict(zip(words, rows.sentence_vectors, strict=True))
+
+
 def _report(
-    before: dict[str, str],
-    now: dict[str, str],
-    refused: Sequence[Refused],
-    guessed: Sequence[Guessed],
+    found: Found,
+    before: dict[str, tuple[str, str]],
+    seen: _Seen,
     manifest: Manifest | None = None,
     embedded: int = 0,
     generation: str | None = None,
+    left: str | None = None,
 ) -> BuildReport:
+    now = seen.stories
+    new, gone = now.keys() - before.keys(), before.keys() - now.keys()
+    gone_by_text = {before[story_id][0]: story_id for story_id in sorted(gone, reverse=True)}
+    renamed = []
+    for story_id in sorted(new):
+        old = gone_by_text.pop(now[story_id][0], None)
+        if old is not None:
+            renamed.append((old, story_id))
+    new -= {story_id for _, story_id in renamed}
+    gone -= {story_id for story_id, _ in renamed}
+    kept = now.keys() & before.keys()
     return BuildReport(
-        added=tuple(sorted(now.keys() - before.keys())),
-        changed=tuple(sorted(i for i in now.keys() & before.keys() if now[i] != before[i])),
-        removed=tuple(sorted(before.keys() - now.keys())),
-        unchanged=tuple(sorted(i for i in now.keys() & before.keys() if now[i] == before[i])),
-        refused=tuple(refused),
-        guessed=tuple(guessed),
+        added=tuple(sorted(new)),
+        changed=tuple(sorted(i for i in kept if now[i] != before[i])),
+        renamed=tuple(renamed),
+        removed=tuple(sorted(gone)),
+        unchanged=tuple(sorted(i for i in kept if now[i] == before[i])),
+        refused=tuple(seen.refused),
+        guessed=tuple(seen.guessed),
+        noted=tuple(seen.noted),
+        ignored=found.ignored,
         stories=len(now),
         passages=manifest.passages if manifest else 0,
         sentences=manifest.sentences if manifest else 0,
         embedded=embedded,
         generation=generation,
+        left=left,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -18,7 +18,11 @@ from ballet_qa.errors import BalletQAError, QuestionError, QuestionFileError
 from ballet_qa.settings import SETTINGS
 
 if TYPE_CHECKING:
-    from ballet_qa.build import BuildReport, Progress
+    from ballet_qa.build import BuildPlan, BuildReport, Progress
+    from ballet_qa.doctor import Check
+    from ballet_qa.types import Encoder
+
+_WATCH_MS = 1000
 
 # Typer carries its own copy of click in some versions and uses the installed one in others.
 _UsageError: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
@@ -107,30 +111,91 @@ def build(
             "(fetched over the network if it is not in the local cache)."
         ),
     ] = SETTINGS.encoder,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Stay, and build again whenever a file changes.")
+    ] = False,
 ) -> None:
     """Bring the index in step with your stories.
 
     Unchanged stories are kept, new and changed ones are read and embedded, removed ones leave.
     Files that cannot be read are refused, each named with its reason.
     """
-    from ballet_qa.build import build_index
     from ballet_qa.encoder import SentenceEncoder
 
+    if watch and dry_run:
+        raise typer.BadParameter("--watch builds; leave --dry-run out")
     roots = stories or [Path(SETTINGS.stories)]
     chosen = None if dry_run else SentenceEncoder(encoder, online=encoder != SETTINGS.encoder)
-    bar = _progress_bar("stories")
+    refused = _build_once(roots, index, chosen, rebuild=rebuild, dry_run=dry_run)
+    if watch:
+        _watch(roots, index, chosen)
+    if refused:
+        raise typer.Exit(1)
+
+
+def _build_once(
+    roots: list[Path],
+    index: Path,
+    encoder: Encoder | None,
+    *,
+    rebuild: bool = False,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> bool:
+    """Build and print what came of it, when ``quiet`` only a change; whether files were refused."""
+    from ballet_qa.build import build_index
+
+    def show_plan(plan: BuildPlan) -> None:
+        if plan.changes or not quiet:
+            _print_plan(plan)
+
+    bar = _progress_bar("files")
     with bar as tick:
 
         def show(now: Progress) -> None:
             rate = now.passages_done / bar.elapsed if bar.elapsed else 0.0
-            tick(now.stories_done, now.stories, f"{rate:,.0f} passages/s")
+            tick(now.files_done, now.files, f"{rate:,.0f} passages/s")
 
         report = build_index(
-            roots, index, encoder=chosen, rebuild=rebuild, dry_run=dry_run, progress=show
+            roots,
+            index,
+            encoder=encoder,
+            rebuild=rebuild,
+            dry_run=dry_run,
+            progress=show,
+            planned=show_plan,
         )
-    _print_report(report, dry_run=dry_run)
-    if report.refused:
-        raise typer.Exit(1)
+    if not quiet or report.changes:
+        _print_report(report, dry_run=dry_run)
+    return bool(report.refused)
+
+
+def _watch(roots: list[Path], index: Path, encoder: Encoder | None) -> None:
+    """Build again after every change below the roots, until interrupted."""
+    import watchfiles
+
+    home = str(index.resolve())
+
+    def is_not_ours(_: object, path: str) -> bool:
+        return not str(Path(path).resolve()).startswith(home)
+
+    # The first time out tells that changes are seen from now on; what came before is looked for.
+    changes = watchfiles.watch(
+        *roots,
+        watch_filter=is_not_ours,
+        raise_interrupt=False,
+        yield_on_timeout=True,
+        rust_timeout=_WATCH_MS,
+    )
+    for turn, changed in enumerate(changes):
+        if turn == 0:
+            print("watching; Ctrl-C ends it", flush=True)
+        if changed or turn == 0:
+            try:
+                _build_once(roots, index, encoder, quiet=turn == 0)
+            except BalletQAError as error:  # an empty folder now may be a full one in a moment
+                print(f"ballet-qa: {_one_line(error)}", file=sys.stderr)
+            sys.stdout.flush()
 
 
 @app.command()
@@ -237,6 +302,46 @@ def info(
         print(f"{name.replace('_', ' '):<15} {value}")
     for entry in catalogue:
         print(f"  {entry.id}  {entry.title}  ({entry.length:,} characters)  {entry.source}")
+
+
+@app.command()
+def doctor(
+    index: IndexDir = Path(SETTINGS.index),
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Go back to the last whole generation, and bring it in step with its stories.",
+        ),
+    ] = False,
+) -> None:
+    """Check that the index is sound: files, offsets, vectors; say what to do when it is not."""
+    from ballet_qa.doctor import examine
+    from ballet_qa.doctor import repair as mend
+
+    if _print_checks(examine(index)):
+        return
+    if not repair:
+        print("unsound; `ballet-qa doctor --repair` rebuilds what can be")
+        raise typer.Exit(3)
+    done = mend(index)
+    if done.went_back_to:
+        print(f"went back to generation {done.went_back_to}")
+    if done.built is not None:
+        _print_report(done.built, dry_run=False)
+    if not _print_checks(examine(index)):
+        raise typer.Exit(3)
+
+
+def _print_checks(checks: Iterable[Check]) -> bool:
+    """Print each check as it is done; whether all is well."""
+    sound = True
+    for check in checks:
+        print(f"{'ok' if check.problem is None else 'wrong':<6} {check.name}", flush=True)
+        if check.problem is not None:
+            sound = False
+            print(f"       {_one_line(check.problem)}")
+    return sound
 
 
 @app.command()
@@ -395,22 +500,44 @@ class _progress_bar:
         self._bar.stop()
 
 
+def _print_plan(plan: BuildPlan) -> None:
+    print(
+        f"plan: {len(plan.new)} new files, {len(plan.changed)} changed, {len(plan.gone)} gone, "
+        f"{len(plan.unchanged)} unchanged",
+        flush=True,
+    )
+
+
+def _print_changes(report: BuildReport) -> None:
+    for word, ids in (
+        ("add", report.added),
+        ("change", report.changed),
+        ("remove", report.removed),
+    ):
+        for story_id in ids:
+            print(f"{word}: {story_id}")
+    for old, new in report.renamed:
+        print(f"rename: {old} -> {new}")
+
+
 def _print_report(report: BuildReport, *, dry_run: bool) -> None:
     if dry_run:
-        for word, ids in (
-            ("add", report.added),
-            ("change", report.changed),
-            ("remove", report.removed),
-        ):
-            for story_id in ids:
-                print(f"{word}: {story_id}")
+        _print_changes(report)
+    if report.left is not None:
+        print(f"the build of process {report.left} did not end; its remains are cleared away")
     for guess in report.guessed:
         print(f"encoding guessed: {guess.path}: {guess.encoding}")
+    for noted in report.noted:
+        print(f"note: {noted.path}: {_one_line(noted.note)}")
+    if report.ignored:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in report.ignored.items())
+        print(f"ignored, of other kinds: {kinds}")
     for refused in report.refused:
         print(f"refused: {refused.path}: {_one_line(refused.reason)}")
     counts = (
         f"{report.stories} stories: {len(report.added)} added, {len(report.changed)} changed, "
-        f"{len(report.removed)} removed, {len(report.unchanged)} unchanged, "
+        f"{len(report.renamed)} renamed, {len(report.removed)} removed, "
+        f"{len(report.unchanged)} unchanged, "
         f"{len(report.refused)} refused"
     )
     if dry_run:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ballet_qa.errors import LoadError, StoriesError
-from ballet_qa.loaders import LOADERS, load
+from ballet_qa.errors import StoriesError
+from ballet_qa.extraction import Extracted, extracted
+from ballet_qa.loaders import LOADERS, without_halves
 from ballet_qa.names import person_introduced
 from ballet_qa.passages import paragraph_spans
-from ballet_qa.settings import SETTINGS
 from ballet_qa.types import Story
 
 _LONGEST_HEADING = 80
@@ -36,21 +37,54 @@ class Guessed:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """A file of which something was left out, cut or mended, and what."""
+
+    path: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoryFile:
-    """A file that may hold a story, and the id its story will have."""
+    """A file that may hold stories.
+
+    ``id`` is its story's; ``shelf_id``, which keeps the suffix, begins the ids of an anthology's.
+    ``source`` is the path as text.
+    """
 
     id: str
     path: Path
+    shelf_id: str
+
+    @property
+    def source(self) -> str:
+        """The path, where it is no text (in names of old systems) written as it can be."""
+        return without_halves(str(self.path))
 
 
-def find_story_files(roots: Sequence[str | Path]) -> list[StoryFile]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What lies below the roots: files in the order of their ids, and what is not for us.
+
+    ``ignored`` counts files of other kinds by suffix.
+    """
+
+    files: tuple[StoryFile, ...]
+    refused: tuple[Refused, ...]
+    ignored: dict[str, int]
+
+
+def find_story_files(roots: Sequence[str | Path]) -> Found:
     """The story files below ``roots``, sorted by id.
 
     An id is the path below its root without suffix. Where two files would share one, the later
-    keep their suffix, then their root's name, so that ids depend on names alone.
-    Raises StoriesError when a root is missing or nothing readable lies below the roots.
+    keep their suffix, then their root's name, so that ids depend on names alone. A link that leads
+    out of its root is refused. Raises StoriesError when a root is missing or nothing readable lies
+    below the roots.
     """
     found: dict[str, StoryFile] = {}
+    refused: list[Refused] = []
+    ignored: Counter[str] = Counter()
     for given in roots:
         root = Path(given)
         if not root.exists():
@@ -60,36 +94,37 @@ def find_story_files(roots: Sequence[str | Path]) -> list[StoryFile]:
                 raise StoriesError(f"{root} is not a story file; known are {known_suffixes()}")
             below, paths = root.parent, iter([root])
         else:
-            below, paths = root, _walk(root)
+            below, paths = root, _walk(root, refused, ignored)
         for path in paths:
-            relative = path.relative_to(below)
-            short = relative.with_suffix("").as_posix()
-            rooted = f"{below.resolve().name}/{relative.as_posix()}"
-            for story_id in (short, relative.as_posix(), rooted, path.resolve().as_posix()):
-                if story_id not in found:
-                    found[story_id] = StoryFile(story_id, path)
-                    break
-                if found[story_id].path.resolve() == path.resolve():
-                    break  # the same file by way of two roots is one story
+            _add(found, path, below)
     if not found:
         names = ", ".join(str(root) for root in roots) or "no folder"
         raise StoriesError(f"no stories in {names}; put {known_suffixes()} files there")
-    return sorted(found.values(), key=lambda file: file.id)
+    files = tuple(sorted(found.values(), key=lambda file: file.id))
+    return Found(files, tuple(refused), dict(sorted(ignored.items())))
 
 
-def read_story(file: StoryFile) -> tuple[Story, str | None]:
-    """The story in ``file``, and the encoding if it was guessed. Raises LoadError."""
-    data = _read(file.path)
-    loaded = load(file.path, data)
-    title = loaded.title or title_of(loaded.text) or file.path.stem
-    story = Story(
-        id=file.id,
-        title=title,
-        text=loaded.text,
-        source=str(file.path),
-        sha256=hashlib.sha256(loaded.text.encode("utf-8")).hexdigest(),
-    )
-    return story, loaded.guess
+def stories_of(file: StoryFile, found: Extracted) -> list[Story]:
+    """The stories that a file holds, with their ids and titles."""
+    stories = []
+    taken: Counter[str] = Counter()
+    shelf = found.shelf
+    for part in shelf.parts:
+        title = part.title or title_of(part.text) or without_halves(file.path.stem)
+        story_id = file.id
+        if shelf.is_anthology:
+            name = re.sub(r"[\s/#]+", " ", title).strip()
+            taken[name] += 1
+            again = f" ({taken[name]})" if taken[name] > 1 else ""
+            story_id = f"{file.shelf_id}/{name}{again}"
+        sha256 = hashlib.sha256(part.text.encode("utf-8", "surrogatepass")).hexdigest()
+        stories.append(Story(story_id, title, part.text, file.source, sha256, part.sections))
+    return stories
+
+
+def read_stories(file: StoryFile) -> list[Story]:
+    """The stories in a file, read in this process. Raises LoadError; a build asks an Extractor."""
+    return stories_of(file, extracted(file.path))
 
 
 def title_of(text: str) -> str | None:
@@ -107,23 +142,51 @@ def known_suffixes() -> str:
     return ", ".join(sorted(LOADERS))
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(root, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(folder, name)
-            if path.suffix.lower() in LOADERS and not name.startswith("."):
+def _add(found: dict[str, StoryFile], path: Path, below: Path) -> None:
+    relative = path.relative_to(below)
+    short = relative.with_suffix("").as_posix()
+    rooted = f"{below.resolve().name}/{relative.as_posix()}"
+    whole = path.resolve().as_posix()
+    names = [without_halves(name) for name in (short, relative.as_posix(), rooted, whole)]
+    for place, story_id in enumerate(names):
+        if story_id not in found:
+            # No path of this root leads below a file, so what begins with its name is its own.
+            shelves = {file.shelf_id for file in found.values()} if place else set()
+            shelf_id = next(name for name in names[max(1, place) :] if name not in shelves)
+            found[story_id] = StoryFile(story_id, path, shelf_id)
+            return
+        if found[story_id].path.resolve() == path.resolve():
+            return  # the same file by way of two roots is one story
+
+
+def _walk(root: Path, refused: list[Refused], ignored: Counter[str]) -> Iterator[Path]:
+    def unreadable(error: OSError) -> None:
+        refused.append(
+            Refused(
+                without_halves(str(error.filename)), f"cannot be read: {error.strerror or error}"
+            )
+        )
+
+    for folder, folders, files in os.walk(root, followlinks=False, onerror=unreadable):
+        paths = [Path(folder, name) for name in folders if not name.startswith(".")]
+        folders[:] = sorted(path.name for path in paths if _is_below(path, root, refused))
+        for path in sorted(Path(folder, name) for name in files if not name.startswith(".")):
+            if path.suffix.lower() not in LOADERS:
+                ignored[path.suffix.lower() or "no suffix"] += 1
+            elif _is_below(path, root, refused):
                 yield path
 
 
-def _read(path: Path) -> bytes:
+def _is_below(path: Path, root: Path, refused: list[Refused]) -> bool:
+    """Whether it is no link, or one that stays below the root, where its target is found, too."""
+    if not path.is_symlink():
+        return True
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise LoadError("not a regular file")
-        if status.st_size > SETTINGS.max_file_bytes:
-            limit = SETTINGS.max_file_bytes // 2**20
-            raise LoadError(f"{status.st_size // 2**20} MB is over the limit of {limit} MB")
-        return path.read_bytes()
-    except OSError as error:
-        raise LoadError(f"cannot be read: {error.strerror or error}") from error
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        refused.append(Refused(without_halves(str(path)), "a link that leads nowhere"))
+        return False
+    if not target.is_relative_to(root.resolve()):
+        refused.append(Refused(without_halves(str(path)), f"a link that leads out of {root}"))
+        return False
+    return True

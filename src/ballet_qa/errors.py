@@ -9,6 +9,7 @@ BalletQAError                 one line: the value at fault and the remedy
 ├── ReaderError               the reader's weights are missing or damaged
 ├── IndexMissingError         no index where one was expected
 ├── IndexMismatchError        an index that is damaged, of another format or another encoder
+├── StorageError              an index that cannot be written: disk full, no right to
 ├── IndexBusyError            another process is building this index
 ├── QuestionFileError         a line of a question file that cannot be read
 └── ServeError                the page cannot be served (a port in use)
@@ -51,6 +52,10 @@ class IndexMissingError(BalletQAError):
 
 class IndexMismatchError(BalletQAError):
     """The index cannot be trusted or does not fit."""
+
+
+class StorageError(BalletQAError):
+    """The index cannot be written."""
 
 
 class IndexBusyError(BalletQAError):

@@ -16,6 +16,7 @@ import json
 import os
 import secrets
 import shutil
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,14 +26,18 @@ from pathlib import Path
 from ballet_qa.errors import IndexBusyError, IndexMismatchError, IndexMissingError
 from ballet_qa.settings import SETTINGS
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
+LIVE = "live"
 _MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a generation says of itself. ``files`` maps a name to its sha256."""
+    """What a generation says of itself.
+
+    ``roots`` are the folders it was built from, ``files`` maps a name to its sha256.
+    """
 
     format_version: int
     built: str
@@ -40,6 +45,7 @@ class Manifest:
     encoder_fingerprint: str
     dimension: int
     settings: dict[str, int]
+    roots: list[str]
     stories: int
     passages: int
     sentences: int
@@ -61,18 +67,18 @@ def live_generation(index_dir: Path) -> Path:
     """
     remedy = f"run: {build_command(index_dir)}"
     try:
-        words = (index_dir / "live").read_text("utf-8").split()
+        words = (index_dir / LIVE).read_text("utf-8").split()
     except FileNotFoundError:
         raise IndexMissingError(f"no index in {index_dir}; {remedy}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise IndexMismatchError(
-            f"{index_dir / 'live'} cannot be read ({error}); {remedy}"
+            f"{index_dir / LIVE} cannot be read ({error}); {remedy}"
         ) from error
     generation_id, checksum = words if len(words) == 2 else (" ".join(words), "")
     folder = index_dir / "generations" / generation_id
     if not generation_id or Path(generation_id).name != generation_id or not folder.is_dir():
         raise IndexMismatchError(
-            f"{index_dir / 'live'} names {generation_id!r}, which is not there; {remedy}"
+            f"{index_dir / LIVE} names {generation_id!r}, which is not there; {remedy}"
         )
     manifest = folder / _MANIFEST
     if not manifest.is_file():
@@ -113,29 +119,41 @@ def verify(folder: Path, manifest: Manifest) -> None:
 
 
 @contextmanager
-def build_lock(index_dir: Path) -> Iterator[None]:
-    """Hold the right to build. The system frees it when the holder dies, however it dies."""
+def build_lock(index_dir: Path) -> Iterator[str | None]:
+    """Hold the right to build; the system frees it when the holder dies, however it dies.
+
+    Gives the process id of a build that died at it, None when the last one ended in order. Raises
+    IndexBusyError, with the holder's process id, when somebody else has the right.
+    """
     index_dir.mkdir(parents=True, exist_ok=True)
     with (index_dir / "build.lock").open("a+", encoding="utf-8") as lock:
+        lock.seek(0)
+        holder = lock.read().strip()
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            lock.seek(0)
             raise IndexBusyError(
-                f"{index_dir} is being built by process {lock.read().strip() or '?'}; wait for it"
+                f"{index_dir} is being built by process {holder or '?'}; wait for it"
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        try:
+            yield holder or None
+        finally:
+            lock.truncate(0)
+
+
+def clear_remains(index_dir: Path) -> None:
+    """Remove what dead builds left behind. Only for who has the right to build."""
+    for abandoned in (index_dir / "generations").glob("*.part"):
+        shutil.rmtree(abandoned)
 
 
 def new_generation(index_dir: Path) -> Path:
-    """An empty folder for the next generation, with what dead builds left behind cleared away."""
+    """An empty folder for the next generation."""
     generations = index_dir / "generations"
     generations.mkdir(parents=True, exist_ok=True)
-    for abandoned in generations.glob("*.part"):
-        shutil.rmtree(abandoned)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     folder = generations / f"{stamp}-{secrets.token_hex(3)}.part"
     folder.mkdir()
@@ -153,17 +171,55 @@ def publish(part: Path, manifest: Manifest) -> Path:
     folder = part.with_suffix("")
     part.rename(folder)
     _fsync(folder.parent)
-    pointer = index_dir / "live.part"
-    pointer.write_text(f"{folder.name} {sha256_of(folder / _MANIFEST)}\n", "utf-8")
-    _fsync(pointer)
-    pointer.replace(index_dir / "live")
-    _fsync(index_dir)
-    finished = [path for path in folder.parent.iterdir() if path.suffix != ".part"]
-    finished.sort(key=lambda path: path.stat().st_mtime_ns)
-    for old in finished[: -SETTINGS.kept_generations]:
-        if old != folder:
+    make_live(folder)
+    for old in finished_generations(index_dir)[SETTINGS.kept_generations :]:
+        if old != folder and not _is_held(old):
             shutil.rmtree(old)
     return folder
+
+
+def make_live(folder: Path) -> None:
+    """Point to this finished generation, by a rename."""
+    index_dir = folder.parent.parent
+    pointer = index_dir / f"{LIVE}.part"
+    pointer.write_text(f"{folder.name} {sha256_of(folder / _MANIFEST)}\n", "utf-8")
+    _fsync(pointer)
+    pointer.replace(index_dir / LIVE)
+    _fsync(index_dir)
+
+
+def finished_generations(index_dir: Path) -> list[Path]:
+    """The folders of all finished generations, the newest first."""
+    generations = index_dir / "generations"
+    if not generations.is_dir():
+        return []
+    finished = [path for path in generations.iterdir() if path.suffix != ".part" and path.is_dir()]
+    return sorted(finished, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+class Hold:
+    """Keeps a generation's files from being removed, until it is let go or its process ends."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises IndexMismatchError when the generation is not there any more."""
+        try:
+            self._descriptor = os.open(folder / _MANIFEST, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise IndexMismatchError(f"{folder} is gone; open the index again") from error
+        weakref.finalize(self, os.close, self._descriptor)
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether some reader has it open."""
+    try:
+        with (folder / _MANIFEST).open("rb") as manifest:
+            fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def checksums(folder: Path) -> dict[str, str]:

@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ballet_qa.errors import IndexMismatchError, UnknownStoryError
-from ballet_qa.generation import Manifest, build_command, live_generation, read_manifest, verify
+from ballet_qa.generation import (
+    Hold,
+    Manifest,
+    build_command,
+    live_generation,
+    read_manifest,
+    verify,
+)
 from ballet_qa.names import essential_words, follows_the, names_in_question
 from ballet_qa.terms import TermIndex
 from ballet_qa.texts import Texts
@@ -38,6 +45,7 @@ class Index:
     """What a generation holds, ready to be searched. Rows are those of ``texts``."""
 
     folder: Path
+    hold: Hold
     manifest: Manifest
     texts: Texts
     terms: TermIndex
@@ -51,10 +59,16 @@ class Index:
         Raises IndexMissingError, or IndexMismatchError naming what is wrong and the remedy.
         """
         folder = live_generation(Path(index_dir))
+        try:
+            hold = Hold(folder)
+        except IndexMismatchError:  # two builds have ended since the pointer was read
+            folder = live_generation(Path(index_dir))
+            hold = Hold(folder)
         manifest = read_manifest(folder)
         verify(folder, manifest)
         index = cls(
             folder=folder,
+            hold=hold,
             manifest=manifest,
             texts=Texts(folder / TEXTS),
             terms=TermIndex(folder / TERMS),

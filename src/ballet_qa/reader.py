@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ballet_qa.cross_encoder import Context, CrossEncoder, Judgement
 from ballet_qa.index import Index
 from ballet_qa.names import names_in_question
+from ballet_qa.passages import section_numbers
 from ballet_qa.settings import SETTINGS
 from ballet_qa.texts import Texts
 from ballet_qa.types import Encoder, FloatArray, Hit, Reading, Span
@@ -324,10 +325,13 @@ def context_of(texts: Texts, row: int) -> Context:
     """A passage as the network reads it: with its story's title and the sentence before it."""
     owner = int(texts.passage_story[row])
     before = ""
+    passage = texts.passage(row)
     if row > texts.passage_rows(owner)[0]:
         earlier, last = texts.passage(row - 1), texts.sentences(row - 1)[-1]
-        before = earlier.text[last.start - earlier.start : last.end - earlier.start]
-    return Context(texts.title(owner), before, texts.passage(row).text)
+        part, other = section_numbers([passage, earlier], texts.sections(owner))
+        if part == other:
+            before = earlier.text[last.start - earlier.start : last.end - earlier.start]
+    return Context(texts.title(owner), before, passage.text)
 
 
 def best_span(judgement: Judgement, sentence: Span, offset: int) -> tuple[float, Span]:

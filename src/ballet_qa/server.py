@@ -15,8 +15,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
 from ballet_qa import __version__, render
-from ballet_qa.answering import Answerer
 from ballet_qa.errors import BalletQAError, QuestionError, ServeError, UnknownStoryError
+from ballet_qa.library import Library
 from ballet_qa.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class SearchBody(BaseModel):
     rerank: bool = False
 
 
-def create_app(answerer: Answerer) -> FastAPI:
+def create_app(library: Library) -> FastAPI:
     """The whole application: page, routes and guards."""
     app = FastAPI(title="ballet_qa", version=__version__, docs_url=None, redoc_url=None)
     app.add_exception_handler(BalletQAError, _error_response)
@@ -65,12 +65,12 @@ def create_app(answerer: Answerer) -> FastAPI:
 
     @app.get("/health")
     def health() -> dict[str, Any]:
-        manifest = answerer.index.manifest
+        manifest = library.answerer().index.manifest
         return {"status": "ok", "stories": manifest.stories, "built": manifest.built}
 
     @app.post("/api/ask")
     def ask(body: AskBody) -> dict[str, Any]:
-        answer = answerer.answer(body.question, body.top_k, stories=body.stories)
+        answer = library.answerer().answer(body.question, body.top_k, stories=body.stories)
         return render.answer_json(answer)
 
     @app.get("/api/ask")
@@ -83,6 +83,7 @@ def create_app(answerer: Answerer) -> FastAPI:
 
     @app.post("/api/search")
     def search(body: SearchBody) -> dict[str, Any]:
+        answerer = library.answerer()
         find = answerer.rerank if body.rerank else answerer.retriever.search
         hits = find(body.query, body.top_k, stories=body.stories)
         return render.search_json(body.query, hits)
@@ -98,7 +99,7 @@ def create_app(answerer: Answerer) -> FastAPI:
 
     from ballet_qa.ui import mount_page
 
-    mount_page(app, answerer)
+    mount_page(app, library)
     app.add_middleware(Guard)
     return app
 
@@ -110,11 +111,11 @@ def run(
     port: int = SETTINGS.port,
     reader: str | Path | None = None,
 ) -> None:
-    """Serve until interrupted. Raises what `Answerer.load` raises, and ServeError."""
+    """Serve until interrupted. Raises what `Library` raises, and ServeError."""
     import uvicorn
 
     check_port_is_free(host, port)
-    app = create_app(Answerer.load(index_dir, reader=reader))
+    app = create_app(Library(index_dir, reader))
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
     print(f"The reading room is open at http://{shown}:{port} (Ctrl-C closes it)", flush=True)
     uvicorn.run(

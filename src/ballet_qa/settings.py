@@ -23,6 +23,10 @@ class Settings:
 
     # reading files
     max_file_bytes: int = 256 * 1024 * 1024
+    max_load_seconds: float = 120.0  # one file's; then it is refused
+    max_load_bytes: int = 4 * 1024**3  # memory for reading one file
+    max_archive_members: int = 20_000
+    longest_paragraph_chars: int = 10_000_000
 
     # splitting; a change here makes every index older than it
     longest_passage_words: int = 220

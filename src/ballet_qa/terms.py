@@ -7,6 +7,7 @@ of their own, because BM25's statistics are those of the whole index.
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -50,13 +51,19 @@ class TermsWriter:
         self._story_writer = self._stories.writer(_HEAP_BYTES, 1)
         self._next_row = 0
 
-    def add_story(self, story_row: int, title: str, text: str, passages: Sequence[str]) -> None:
-        """Add the story of the next row of stories, and its passages as the next rows."""
+    def add_story(
+        self, story_row: int, title: str, text: str, passages: Sequence[str], parts: Sequence[int]
+    ) -> None:
+        """Add the story of the next row of stories, and its passages as the next rows.
+
+        ``parts`` has the number of each passage's section: neighbours are of the same one.
+        """
         words = [composed(passage) for passage in passages]
-        for position in range(len(words)):
+        for position, part in enumerate(parts):
             document = tantivy.Document()
             for field, reach in _REACH.items():
-                around = words[max(0, position - reach) : position + reach + 1]
+                near = range(max(0, position - reach), min(position + reach + 1, len(words)))
+                around = [words[place] for place in near if parts[place] == part]
                 document.add_text(field, "\n".join(around))
             document.add_unsigned("row", self._next_row)
             document.add_unsigned("story", story_row)
@@ -69,10 +76,13 @@ class TermsWriter:
         self._story_writer.add_document(whole)
 
     def close(self) -> None:
-        """Commit everything; the index can be opened after this."""
-        for writer in (self._passage_writer, self._story_writer):
-            writer.commit()
-            writer.wait_merging_threads()
+        """Commit everything; the index can be opened after this. Raises OSError."""
+        try:
+            for writer in (self._passage_writer, self._story_writer):
+                writer.commit()
+                writer.wait_merging_threads()
+        except ValueError as error:  # tantivy's for whatever fails on disk
+            raise OSError(errno.EIO, str(error)) from error
 
 
 class TermIndex:

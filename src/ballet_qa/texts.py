@@ -1,30 +1,41 @@
 """The texts of a generation in SQLite: stories, passages, sentences and names.
 
-Rows count from 0 in the order of story ids, so a story's passages, and a passage's sentences, are
-each one range of rows. Passages and sentences are kept as offsets; their words are cut from the
-story, which makes it impossible for the two to disagree.
+Rows count from 0 in the order of the files' ids and of the stories in each, so a story's passages,
+and a passage's sentences, are each one range of rows. Passages and sentences are kept as offsets;
+their words are cut from the story, which makes it impossible for the two to disagree.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ballet_qa.types import IntArray, Passage, Span, Story, StoryEntry
+from ballet_qa.types import IntArray, Passage, Section, Span, Story, StoryEntry
 
 _OPENING_CHARS = 160
 
 _SCHEMA = """
-CREATE TABLE stories (
-    row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, title TEXT NOT NULL, source TEXT NOT NULL,
-    sha256 TEXT NOT NULL, text TEXT NOT NULL, length INTEGER NOT NULL
+CREATE TABLE files (
+    id TEXT PRIMARY KEY, path TEXT NOT NULL, sha256 TEXT NOT NULL, loaders INTEGER NOT NULL,
+    guess TEXT, notes TEXT NOT NULL
 );
+CREATE TABLE stories (
+    row INTEGER PRIMARY KEY, file TEXT NOT NULL, id TEXT NOT NULL UNIQUE, title TEXT NOT NULL,
+    source TEXT NOT NULL, sha256 TEXT NOT NULL, text TEXT NOT NULL, length INTEGER NOT NULL
+);
+CREATE INDEX stories_by_sha256 ON stories (sha256);
+CREATE TABLE sections (
+    story INTEGER NOT NULL, start INTEGER NOT NULL, title TEXT NOT NULL,
+    PRIMARY KEY (story, start)
+) WITHOUT ROWID;
 CREATE TABLE passages (
     row INTEGER PRIMARY KEY, story INTEGER NOT NULL, id TEXT NOT NULL, number INTEGER NOT NULL,
     start INTEGER NOT NULL, "end" INTEGER NOT NULL, digest BLOB NOT NULL
@@ -42,13 +53,37 @@ CREATE INDEX names_by_story ON names (story);
 """
 
 
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file that was read: its id, its bytes' sha256, and by which version of the loaders.
+
+    ``guess`` is a detected encoding, ``notes`` what the loader had to say.
+    """
+
+    id: str
+    path: str
+    sha256: str
+    loaders: int
+    guess: str | None
+    notes: tuple[str, ...]
+
+
 class TextsWriter:
     """Writes a new texts file, a story at a time."""
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path)
         self._db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA)
+        self._file = ""
         self.stories = self.passages = self.sentences = 0
+
+    def add_file(self, file: FileEntry) -> None:
+        """Add the file that the next stories come from."""
+        self._file = file.id
+        self._db.execute(
+            "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)",
+            (file.id, file.path, file.sha256, file.loaders, file.guess, json.dumps(file.notes)),
+        )
 
     def add_story(
         self,
@@ -59,9 +94,10 @@ class TextsWriter:
     ) -> None:
         """Add a story, its passages and each passage's sentences as the next rows."""
         self._db.execute(
-            "INSERT INTO stories VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO stories VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self.stories,
+                self._file,
                 story.id,
                 story.title,
                 story.source,
@@ -69,6 +105,10 @@ class TextsWriter:
                 story.text,
                 len(story.text),
             ),
+        )
+        self._db.executemany(
+            "INSERT INTO sections VALUES (?, ?, ?)",
+            [(self.stories, section.start, section.title) for section in story.sections],
         )
         for passage, spans in zip(passages, sentences, strict=True):
             self._db.execute(
@@ -97,6 +137,10 @@ class TextsWriter:
             [(word, self.stories, form, count) for word, (form, count) in sorted(names.items())],
         )
         self.stories += 1
+
+    def abandon(self) -> None:
+        """Close the file as it is, unfinished."""
+        self._db.close()
 
     def close(self) -> None:
         """Commit and close the file."""
@@ -130,10 +174,33 @@ class Texts:
         ((story_id, title, text, source, sha256),) = self._query(
             "SELECT id, title, text, source, sha256 FROM stories WHERE row = ?", row
         )
-        return Story(story_id, title, text, source, sha256)
+        return Story(story_id, title, text, source, sha256, self.sections(row))
+
+    def sections(self, row: int) -> tuple[Section, ...]:
+        """The chapters and scenes of a story, in order."""
+        rows = self._query("SELECT start, title FROM sections WHERE story = ? ORDER BY start", row)
+        return tuple(Section(start, title) for start, title in rows)
+
+    def files(self) -> dict[str, FileEntry]:
+        """Every file that was read, by its id."""
+        return {file.id: file for file in self._files("")}
+
+    def file(self, file_id: str) -> FileEntry | None:
+        """The file of this id, or None if there is none."""
+        return next(iter(self._files("WHERE id = ?", file_id)), None)
+
+    def stories_of_file(self, file_id: str) -> list[int]:
+        """The rows of the stories that a file holds, in order."""
+        rows = self._query("SELECT row FROM stories WHERE file = ? ORDER BY row", file_id)
+        return [row for (row,) in rows]
+
+    def stories_with_sha256(self, sha256: str) -> list[int]:
+        """The rows of the stories with this text."""
+        rows = self._query("SELECT row FROM stories WHERE sha256 = ? ORDER BY row", sha256)
+        return [row for (row,) in rows]
 
     def catalogue(self) -> list[StoryEntry]:
-        """Every story without its text, in the order of ids."""
+        """Every story without its text, in the order of rows."""
         rows = self._query(
             """SELECT id, title, source, sha256, length, substr(text, 1, ?)
                FROM stories ORDER BY row""",
@@ -163,7 +230,16 @@ class Texts:
 
     def passages_of(self, story_row: int) -> list[Passage]:
         """The passages of a story, in order."""
-        return [self.passage(row) for row in range(*self.passage_rows(story_row))]
+        ((story_id, text),) = self._query("SELECT id, text FROM stories WHERE row = ?", story_row)
+        rows = self._query(
+            """SELECT id, number, start, "end" FROM passages WHERE row >= ? AND row < ?
+               ORDER BY row""",
+            *self.passage_rows(story_row),
+        )
+        return [
+            Passage(passage_id, story_id, number, start, end, text[start:end])
+            for passage_id, number, start, end in rows
+        ]
 
     def passage_rows(self, story_row: int) -> tuple[int, int]:
         """The range of rows of a story's passages."""
@@ -202,6 +278,11 @@ class Texts:
         )
         return [twin for (twin,) in rows]
 
+    def holds_its_words(self, passage: Passage, row: int) -> bool:
+        """Whether a passage's words are those that were put in."""
+        ((digest,),) = self._query("SELECT digest FROM passages WHERE row = ?", row)
+        return bool(digest == _digest(passage.text))
+
     def stories_naming(self, word: str) -> frozenset[int]:
         """The rows of the stories in which the stem ``word`` is a name."""
         return frozenset(
@@ -217,11 +298,26 @@ class Texts:
             )
         ]
 
+    def name_counts_of(self, story_row: int) -> dict[str, tuple[str, int]]:
+        """The names in a story by their stems, each as written and how often."""
+        rows = self._query("SELECT word, form, count FROM names WHERE story = ?", story_row)
+        return {word: (form, count) for word, form, count in rows}
+
     def all_names(self) -> list[str]:
         """Every name word as it is written most, once for each stem."""
         return [
             form
             for (form,) in self._query("SELECT max(form) FROM names GROUP BY word ORDER BY word")
+        ]
+
+    def _files(self, where: str, *values: object) -> list[FileEntry]:
+        rows = self._query(
+            f"SELECT id, path, sha256, loaders, guess, notes FROM files {where}",  # noqa: S608
+            *values,
+        )
+        return [
+            FileEntry(i, path, sha256, loaders, guess, tuple(json.loads(notes)))
+            for i, path, sha256, loaders, guess, notes in rows
         ]
 
     def _column(self, statement: str) -> IntArray:

@@ -29,14 +29,26 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Section:
+    """A chapter, or, without a title, a scene: it begins at character ``start`` of its story."""
+
+    start: int
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
-    """One story. ``id`` is its path below its root, without suffix."""
+    """One story. ``id`` is its path below its root, without suffix; in an anthology its title, too.
+
+    ``sections`` are its chapters and scenes in order; no passage crosses from one to the next.
+    """
 
     id: str
     title: str
     text: str = field(repr=False)
     source: str
     sha256: str
+    sections: tuple[Section, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ import gradio as gr
 from fastapi import FastAPI
 
 from ballet_qa import render
-from ballet_qa.answering import Answerer, example_questions
+from ballet_qa.answering import example_questions
 from ballet_qa.errors import BalletQAError
+from ballet_qa.library import Library
 from ballet_qa.settings import SETTINGS
 from ballet_qa.types import Answer, Span
 
@@ -33,9 +34,9 @@ element.addEventListener('click', (event) => {
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def mount_page(app: FastAPI, answerer: Answerer) -> None:
+def mount_page(app: FastAPI, library: Library) -> None:
     """Mount the reading room at ``/``."""
-    blocks = build_page(answerer)
+    blocks = build_page(library)
     blocks.queue(default_concurrency_limit=4, max_size=64)
     gr.mount_gradio_app(
         app,
@@ -56,14 +57,17 @@ def mount_page(app: FastAPI, answerer: Answerer) -> None:
     )
 
 
-def build_page(answerer: Answerer) -> gr.Blocks:
-    """The page over one answerer."""
-    room = Room(answerer)
+def build_page(library: Library) -> gr.Blocks:
+    """The page over one library."""
+    room = Room(library)
+    answerer = library.answerer()
     catalogue = answerer.index.texts.catalogue()
     blocks = gr.Blocks(title="ballet_qa", analytics_enabled=False, fill_width=True)
     with blocks:
         turns = gr.State([])
-        gr.HTML(render.page_html("masthead.html", stories=len(catalogue)), elem_id="title")
+        masthead = gr.HTML(
+            render.page_html("masthead.html", stories=len(catalogue)), elem_id="title"
+        )
         with gr.Row(elem_id="page"):
             with gr.Column(scale=3, min_width=320):
                 conversation = gr.HTML(
@@ -87,7 +91,7 @@ def build_page(answerer: Answerer) -> gr.Blocks:
                     )
                     ask = gr.Button("Ask", elem_id="ask-button", scale=0, variant="primary")
                 stories = gr.Dropdown(
-                    choices=[(f"{entry.title} · {entry.id}", entry.id) for entry in catalogue],
+                    choices=room.choices(),
                     value=[],
                     multiselect=True,
                     label="Only in these stories (all, if none is chosen)",
@@ -112,21 +116,34 @@ def build_page(answerer: Answerer) -> gr.Blocks:
         clear.click(room.clear, None, shown, **_PRIVATE)
         for part in (conversation, cards):
             part.click(room.open, [turns], [reader, panel, cards], **_PRIVATE)
+        # Who opens the page sees the stories there are then, not those there were at the start.
+        blocks.load(room.arrive, None, [masthead, stories], **_PRIVATE)
     return blocks
 
 
 class Room:
     """What the page does when something is asked or clicked: values in, HTML out."""
 
-    def __init__(self, answerer: Answerer) -> None:
-        self._answerer = answerer
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    def choices(self) -> list[tuple[str, str]]:
+        """The stories to choose from: what is shown, and the id."""
+        catalogue = self._library.answerer().index.texts.catalogue()
+        return [(f"{entry.title} · {entry.id}", entry.id) for entry in catalogue]
+
+    def arrive(self) -> tuple[str, Any]:
+        """The masthead and the choice of stories, as they are now."""
+        choices = self.choices()
+        masthead = render.page_html("masthead.html", stories=len(choices))
+        return masthead, gr.Dropdown(choices=choices)
 
     def ask(
         self, question: str, turns: list[Answer], stories: list[str]
     ) -> tuple[str, str, list[Answer], str, Any]:
         """Answer a question and add it to the conversation; what went wrong is said there too."""
         try:
-            answer = self._answerer.answer(question, stories=stories or None)
+            answer = self._library.answerer().answer(question, stories=stories or None)
         except BalletQAError as error:
             return self._shown(turns, error=str(error), box=question)
         return self._shown([*turns, answer])
@@ -142,7 +159,7 @@ class Room:
     def open(self, event: gr.EventData, turns: list[Answer]) -> tuple[Any, Any, Any]:
         """Open the story of a clicked citation at its paragraph, its answer's quotes marked."""
         passage_id = str(event._data.get("passage", ""))
-        texts = self._answerer.index.texts
+        texts = self._library.answerer().index.texts
         story_row = texts.story_row(passage_id.rpartition("#")[0])
         if story_row is None:
             return gr.skip(), gr.skip(), gr.skip()
@@ -160,7 +177,7 @@ class Room:
 
     def conversation(self, turns: Sequence[Answer], error: str = "") -> str:
         """The conversation's HTML."""
-        stories = self._answerer.index.manifest.stories
+        stories = self._library.answerer().index.manifest.stories
         return render.conversation_html(turns, error=error, stories=stories)
 
     def cards(self, turns: Sequence[Answer], number: int) -> str:

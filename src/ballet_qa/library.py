@@ -1,0 +1,72 @@
+"""A library that stays in step: the answerer of whatever generation is live, between two questions.
+
+A build swaps the pointer to a new generation by a rename. Who asks here gets an answerer of the
+newest one; who already holds one goes on with it, and its files stay until it is let go.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from threading import Lock
+
+from ballet_qa.answering import Answerer
+from ballet_qa.cross_encoder import CrossEncoder
+from ballet_qa.errors import BalletQAError
+from ballet_qa.generation import LIVE
+from ballet_qa.reader import StoryReader
+from ballet_qa.retriever import Retriever
+from ballet_qa.types import Encoder
+
+_log = logging.getLogger(__name__)
+
+
+class Library:
+    """Gives the answerer of the live generation. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        index_dir: str | Path,
+        reader: str | Path | None = None,
+        encoder: Encoder | None = None,
+    ) -> None:
+        """Open the index. The parameters are those of `Answerer.load`, as is what is raised."""
+        self._index_dir = Path(index_dir)
+        self._network = CrossEncoder(None if reader is None else Path(reader))
+        self._opening = Lock()
+        self._seen = self._stamp()
+        self._answerer = self._opened(encoder)
+
+    def answerer(self) -> Answerer:
+        """The answerer of the live generation.
+
+        One that cannot be opened is not moved to: the one before goes on answering, and the log
+        says why.
+        """
+        if self._stamp() == self._seen or not self._opening.acquire(blocking=False):
+            return self._answerer  # somebody else is opening it; the old one answers meanwhile
+        try:
+            self._seen = self._stamp()
+            self._answerer = self._opened(self._answerer.retriever.encoder)
+        except BalletQAError as error:
+            _log.warning("staying with the index of %s: %s", self._built(), error)
+        finally:
+            self._opening.release()
+        return self._answerer
+
+    def _opened(self, encoder: Encoder | None) -> Answerer:
+        """An answerer of the live generation, with the models that are loaded already."""
+        retriever = Retriever.load(self._index_dir, encoder)
+        reader = StoryReader(retriever.index, retriever.encoder, self._network)
+        return Answerer(retriever, reader)
+
+    def _built(self) -> str:
+        return self._answerer.index.manifest.built
+
+    def _stamp(self) -> tuple[int, int] | None:
+        """What changes with the pointer: a rename gives it another inode."""
+        try:
+            status = (self._index_dir / LIVE).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
