@@ -14,23 +14,27 @@ from fastapi.testclient import TestClient
 
 from ballet_qa import render
 from ballet_qa.answering import Answerer
+from ballet_qa.build import build_index
 from ballet_qa.encoder import SentenceEncoder
 from ballet_qa.library import Library
 from ballet_qa.server import create_app
-from conftest import KUZNETSOVA
+from conftest import KUZNETSOVA, WordEncoder
 from test_cli import ANSWER, HIT, check_offsets
 
 
-@pytest.fixture(scope="module")
-def client(seeds_index: Path, encoder: SentenceEncoder) -> Iterator[TestClient]:
+def made_app(library: Library) -> FastAPI:
     async def made() -> FastAPI:
-        return create_app(Library(seeds_index, encoder=encoder))
+        return create_app(library)
 
     # Outside a running event loop Gradio makes loops of its own and never closes them; a thread,
     # because Playwright's loop may be running in this one.
     with ThreadPoolExecutor(1) as pool:
-        app = pool.submit(asyncio.run, made()).result()
-    with TestClient(app) as client:
+        return pool.submit(asyncio.run, made()).result()
+
+
+@pytest.fixture(scope="module")
+def client(seeds_index: Path, encoder: SentenceEncoder) -> Iterator[TestClient]:
+    with TestClient(made_app(Library(seeds_index, encoder=encoder))) as client:
         yield client
 
 
@@ -39,6 +43,19 @@ def test_health(client: TestClient) -> None:
     assert response.status_code == 200
     assert response.json()["status"] == "ok"
     assert response.json()["stories"] == 4
+
+
+def test_a_served_page_moves_to_the_new_generation(
+    shelf: Path, tmp_path: Path, words: WordEncoder
+) -> None:
+    build_index(shelf, tmp_path / "index", encoder=words)
+    with TestClient(made_app(Library(tmp_path / "index", encoder=words))) as client:
+        assert client.get("/health").json()["stories"] == 2
+        (shelf / "new.txt").write_text("Straw on the lake.", "utf-8")
+        build_index(shelf, tmp_path / "index", encoder=words)
+        found = client.get("/api/search", params={"query": "straw lake", "top_k": 1}).json()
+        assert found["hits"][0]["story"] == {"id": "new", "title": "new"}
+        assert client.get("/health").json()["stories"] == 3
 
 
 def test_ask_gives_the_form_of_the_command_line(client: TestClient, answerer: Answerer) -> None:
