@@ -132,6 +132,30 @@ def test_an_epub_is_read_in_spine_order_under_its_navigations_titles() -> None:
     assert told.notes == ("left out, by their own marks: x",)
 
 
+def test_an_epub_with_pictures_for_pages_is_told_by_their_words_and_fallbacks() -> None:
+    data = epub({"a": page("<p>Told.</p>"), "b": page("<p>Fallen back to.</p>")}, spine=["a"])
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["OPS/s.svg"] = (
+        b'<svg xmlns="http://www.w3.org/2000/svg"><title>A pond</title><text>A swan.</text></svg>'
+    )
+    package = members["OPS/p.opf"].decode()
+    package = package.replace(
+        "</manifest>",
+        '<item id="s" href="../../OPS/s.svg" media-type="image/svg+xml"/>'
+        '<item id="x" href="x.psd" media-type="image/psd" fallback="b"/>'
+        '<item id="y" href="y.psd" media-type="image/psd" fallback="y"/></manifest>',
+    ).replace("</spine>", '<itemref idref="s"/><itemref idref="x"/><itemref idref="y"/></spine>')
+    members["OPS/p.opf"] = package.encode()
+    told = loaded(".epub", zipped(members))
+    assert told.text == "Told.\n\nA pond\n\nA swan.\n\nFallen back to."
+    assert told.notes == ("y of its spine holds no text we can read",)
+
+
+def test_a_book_of_nothing_but_its_title_page_is_told() -> None:
+    assert loaded(".epub", epub({"t": page("<h1>Pond</h1>", "titlepage")})).text == "Pond"
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -187,6 +211,20 @@ def test_word_without_its_deletions() -> None:
         ),
     )
     assert told.text == "A swan.\n\nA lake."
+
+
+def test_an_odt_tells_its_notes_last_and_its_deletions_not_at_all() -> None:
+    office = "urn:oasis:names:tc:opendocument:xmlns"
+    content = (
+        f'<o:document-content xmlns:o="{office}:office:1.0" xmlns:t="{office}:text:1.0"><o:body>'
+        "<o:text><t:tracked-changes><t:p>gone</t:p></t:tracked-changes>"
+        '<t:h t:outline-level="2">Pond</t:h><t:p>A swan<t:note><t:note-citation>1</t:note-citation>'
+        "<t:note-body><t:p>A bird.</t:p></t:note-body></t:note> on<t:s/>a<t:line-break/>lake."
+        "<o:annotation><t:p>no</t:p></o:annotation></t:p></o:text></o:body></o:document-content>"
+    )
+    told = loaded(".odt", zipped({"content.xml": content}))
+    assert told.text == "Pond\n\nA swan on a\nlake.\n\nA bird."
+    assert [(h.level, h.title) for h in told.headings] == [(2, "Pond")]
 
 
 @pytest.mark.parametrize(

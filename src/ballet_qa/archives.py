@@ -76,7 +76,11 @@ def is_inside(name: str) -> bool:
 
 
 def resolved(base: str, reference: str) -> tuple[str, str]:
-    """A reference in member ``base`` as (member, fragment); names outside come back unresolved."""
+    """A reference in member ``base`` as (member, fragment).
+
+    The archive's root is the root of all: what would lead above it stays there, as in an address.
+    """
     path, _, fragment = reference.partition("#")
-    target = posixpath.normpath(posixpath.join(posixpath.dirname(base), unquote(path)))
+    joined = posixpath.join("/", posixpath.dirname(base), unquote(path))
+    target = posixpath.normpath(joined).lstrip("/")
     return (base if not path else target), unquote(fragment)

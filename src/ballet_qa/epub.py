@@ -14,11 +14,27 @@ from lxml import etree
 
 from ballet_qa.archives import Archive, resolved
 from ballet_qa.errors import LoadError
-from ballet_qa.markup import Block, html_blocks, html_tree, local_name, types_of, xml_tree
-
-_TEXT_TYPES = frozenset(
-    ("application/xhtml+xml", "text/html", "application/x-dtbook+xml", "text/x-oeb1-document")
+from ballet_qa.markup import (
+    Block,
+    html_blocks,
+    html_tree,
+    local_name,
+    svg_blocks,
+    types_of,
+    xml_tree,
 )
+
+_SVG = "image/svg+xml"
+_TEXT_TYPES = frozenset(
+    (
+        "application/xhtml+xml",
+        "text/html",
+        "application/x-dtbook+xml",
+        "text/x-oeb1-document",
+        _SVG,
+    )
+)
+_LEFT_OUT = "left out, by their own marks"
 # Fonts may be garbled by these without a word of the text being locked.
 _FONT_CIPHERS = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
 # What the makers of a book put around it, by their own marks (EPUB Structural Semantics 1.1).
@@ -42,6 +58,7 @@ class _Item:
     path: str
     media_type: str
     properties: frozenset[str]
+    fallback: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +77,16 @@ def read_epub(data: bytes) -> Book:
     package_path = _package_path(archive)
     package = xml_tree(archive.read(package_path))
     items = _items(package, package_path)
-    spine = _spine(package, items)
+    notes: list[str] = []
+    spine = _spine(package, items, notes)
     locked = _locked(archive)
     if any(item.path in locked for item in spine):
         raise LoadError("encrypted (DRM); its text is locked")
-    notes: list[str] = []
     blocks, places = _told(archive, spine, notes)
+    if not any(block.text for block in blocks):
+        # A book of nothing but what is left out elsewhere.
+        notes = [note for note in notes if not note.startswith(_LEFT_OUT)]
+        blocks, places = _told(archive, spine, notes, everything=True)
     if not any(block.text for block in blocks):
         raise LoadError("no text in it, only pictures")
     titled: dict[int, tuple[int, str]] = {}
@@ -79,29 +100,34 @@ def read_epub(data: bytes) -> Book:
 
 
 def _told(
-    archive: Archive, spine: list[_Item], notes: list[str]
+    archive: Archive, spine: list[_Item], notes: list[str], *, everything: bool = False
 ) -> tuple[list[Block], dict[tuple[str, str], int]]:
-    """The blocks of all documents, and the block that each (member, anchor) leads to."""
+    """The blocks of all documents, and the block that each (member, anchor) leads to.
+
+    The table of contents is used, not told, and what the makers put around a book is left out,
+    unless ``everything`` is wanted.
+    """
     blocks: list[Block] = []
     places: dict[tuple[str, str], int] = {}
     apparatus: list[str] = []
     for item in spine:
-        if "nav" in item.properties:
-            continue  # the table of contents is not told, it is used
+        if "nav" in item.properties and not everything:
+            continue
         if item.path not in archive:
             notes.append(f"{item.path} is named in the spine and missing")
             continue
         root = _document(archive.read(item.path), item.path, notes)
-        if _is_apparatus(root):
+        if _is_apparatus(root) and not everything:
             apparatus.append(_name_of(root))
             continue
         places[item.path, ""] = len(blocks)
-        for block in [Block(""), *html_blocks(root)]:
+        told = svg_blocks(root) if item.media_type == _SVG else html_blocks(root)
+        for block in [Block(""), *told]:
             for anchor in block.anchors:
                 places.setdefault((item.path, anchor), len(blocks))
             blocks.append(block)
     if apparatus:
-        notes.append(f"left out, by their own marks: {', '.join(apparatus)}")
+        notes.append(f"{_LEFT_OUT}: {', '.join(apparatus)}")
     return blocks, places
 
 
@@ -119,23 +145,39 @@ def _items(package: Any, package_path: str) -> dict[str, _Item]:
             resolved(package_path, element.get("href"))[0],
             element.get("media-type", ""),
             frozenset((element.get("properties") or "").split()),
+            element.get("fallback"),
         )
         for element in package.iter()
         if local_name(element) == "item" and element.get("id") and element.get("href")
     }
 
 
-def _spine(package: Any, items: dict[str, _Item]) -> list[_Item]:
+def _spine(package: Any, items: dict[str, _Item], notes: list[str]) -> list[_Item]:
     """The text documents in reading order, those beside the main line last."""
     linear: list[_Item] = []
     beside: list[_Item] = []
     for element in package.iter():
-        item = items.get(element.get("idref", "")) if local_name(element) == "itemref" else None
-        if item is not None and item.media_type in _TEXT_TYPES:
+        if local_name(element) != "itemref":
+            continue
+        item = _readable(items, element.get("idref"))
+        if item is not None:
             (beside if element.get("linear") == "no" else linear).append(item)
+        else:
+            notes.append(f"{element.get('idref')} of its spine holds no text we can read")
     if not linear and not beside:
         raise LoadError("its spine names no text")
     return linear + beside
+
+
+def _readable(items: dict[str, _Item], item_id: str | None) -> _Item | None:
+    """The item, or the first in the chain of its fallbacks, that holds text."""
+    seen: set[str] = set()
+    while item_id in items and item_id not in seen:
+        seen.add(item_id)
+        if items[item_id].media_type in _TEXT_TYPES:
+            return items[item_id]
+        item_id = items[item_id].fallback
+    return None
 
 
 def _locked(archive: Archive) -> frozenset[str]:
@@ -158,7 +200,10 @@ def _document(data: bytes, path: str, notes: list[str]) -> Any:
         return xml_tree(data)
     except LoadError as error:
         notes.append(f"{path} is {error}; read as HTML")
-        return html_tree(data.decode("utf-8", "replace"))
+        text = data.decode("utf-8", "replace")
+        if "\ufffd" in text:
+            notes.append(f"{path} is not UTF-8 throughout; what is not is marked with \ufffd")
+        return html_tree(text)
 
 
 def _is_apparatus(root: Any) -> bool:

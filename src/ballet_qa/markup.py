@@ -36,9 +36,9 @@ _SKIPPED_CLASSES = frozenset(("pagenum", "pageno", "page-number", "x-ebookmaker-
 _SKIPPED_TYPES = frozenset(("pagebreak", "noteref"))
 
 _ODF_SKIPPED = frozenset(
-    "tracked-changes annotation annotation-end bibliography table-of-content note-citation".split()
+    "tracked-changes annotation annotation-end bibliography table-of-content note".split()
 )
-_ODF_BLOCKS = frozenset("text list list-item section table table-row note note-body frame".split())
+_ODF_BLOCKS = frozenset("text list list-item section table table-row note-body frame".split())
 _ODF_SPACES = frozenset(("s", "tab", "table-cell"))
 
 
@@ -122,8 +122,25 @@ def html_blocks(root: Any) -> list[Block]:
     return walk.blocks
 
 
+def svg_blocks(root: Any) -> list[Block]:
+    """The words of a picture: its title, its description, and each run of text."""
+    told = [e for e in root.iter() if local_name(e) in ("title", "desc", "text")]
+    words = [" ".join("".join(element.itertext()).split()) for element in told]
+    return [Block(text) for text in words if text]
+
+
 def odf_blocks(root: Any) -> list[Block]:
-    """The blocks of an OpenDocument text (ODF 1.3, part 3), deletions and comments left out."""
+    """The blocks of an OpenDocument text (ODF 1.3, part 3), deletions and comments left out.
+
+    Notes come last: they stand in the midst of the sentence that they are to.
+    """
+    blocks = _odf_blocks(root)
+    for note in [element for element in root.iter() if local_name(element) == "note-body"]:
+        blocks += _odf_blocks(note)
+    return blocks
+
+
+def _odf_blocks(root: Any) -> list[Block]:
     walk = _Walk()
     for event, element in _events(root, lambda e: local_name(e) in _ODF_SKIPPED):
         name = local_name(element)
