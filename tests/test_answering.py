@@ -129,6 +129,8 @@ def test_a_heading_is_found_and_never_answers(tmp_path: Path, encoder: SentenceE
     assert [finding.citation.quote for finding in answer.findings] == [
         "“They are sour,” said the fox of the grapes, and walked away."
     ]
+    assert "— Fables, The Fox and the Grapes, paragraph 4" in render.answer_text(answer)
+    assert "The Fox and the Grapes, paragraph 4" in render.answer_html(answer)
 
 
 class CountingNetwork(CrossEncoder):

@@ -196,7 +196,9 @@ def _around_span(finding: Finding) -> tuple[str, str, str]:
 
 def _source(finding: Finding) -> str:
     citation = finding.citation
-    return f"{citation.story.title}, paragraph {citation.passage.number}  [{citation.story.id}]"
+    chapter = f", {citation.chapter}" if citation.chapter else ""
+    number = citation.passage.number
+    return f"{citation.story.title}{chapter}, paragraph {number}  [{citation.story.id}]"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -106,6 +106,12 @@ class Citation:
     end: int
     quote: str
 
+    @property
+    def chapter(self) -> str | None:
+        """The title of the chapter that the quote stands in, None where none has begun."""
+        begun = [s.title for s in self.story.sections if s.title and s.start <= self.start]
+        return begun[-1] if begun else None
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
