@@ -181,7 +181,7 @@ def build_index(
         if planned is not None:
             planned(plan)
         before = _known(previous)
-        if previous is not None and not plan.changes:
+        if previous is not None and not _worth_writing(plan, found.files, seen):
             for entry in previous.texts.files().values():
                 seen.say(entry)
             seen.stories.update(before)
@@ -191,16 +191,28 @@ def build_index(
             manifest, embedded = _write(
                 part, encoder, found.files, hashes, previous, seen, roots, progress
             )
-            if previous is not None and before == seen.stories and not plan.gone:
-                # All that was new was refused: the live generation says all there is to say.
-                shutil.rmtree(part)
-                manifest, generation = previous.manifest, previous.folder
-            else:
-                generation = publish(part, manifest)
+            generation = publish(part, manifest)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
     return _report(found, before, seen, manifest, embedded, generation.name, left)
+
+
+def _worth_writing(plan: BuildPlan, files: Sequence[StoryFile], seen: _Seen) -> bool:
+    """Whether there is anything to do but to refuse again what was refused before."""
+    if plan.changed or plan.gone:
+        return True
+    refused = []
+    with Extractor() as extractor:
+        for file in (file for file in files if file.id in set(plan.new)):
+            try:
+                extractor.extract(file.path)
+            except LoadError as error:
+                refused.append(Refused(file.source, str(error)))
+            else:
+                return True
+    seen.refused += refused
+    return False
 
 
 def _write(
