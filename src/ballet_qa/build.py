@@ -202,9 +202,9 @@ def _worth_writing(plan: BuildPlan, files: Sequence[StoryFile], seen: _Seen) -> 
     """Whether there is anything to do but to refuse again what was refused before."""
     if plan.changed or plan.gone:
         return True
-    refused = []
+    new, refused = set(plan.new), []
     with Extractor() as extractor:
-        for file in (file for file in files if file.id in set(plan.new)):
+        for file in (file for file in files if file.id in new):
             try:
                 extractor.extract(file.path)
             except LoadError as error:
