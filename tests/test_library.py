@@ -99,6 +99,8 @@ def test_watching_keeps_in_step(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        # A suite that runs in the background of a shell has it ignored, and its children would.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as watcher:
         assert watcher.stdout is not None
         lines = iter(watcher.stdout.readline, "")
