@@ -98,10 +98,14 @@ def test_the_weights_depend_on_the_question() -> None:
     sure[0, columns["own"]] = 0.8
     unsure = sure / 10
 
-    def strength(features: np.ndarray, of: str) -> float:
+    def strength(features: np.ndarray, *of: str) -> float:
         gates = Signals(features, named=False, mean_idf=5.0).gates()
-        return float(np.logaddexp(0, fusion.weights[columns[of]] @ gates))
+        return sum(float(np.logaddexp(0, fusion.weights[columns[name]] @ gates)) for name in of)
 
+    # Where the question's words are met, words weigh more beside vectors than where they are not.
+    words, vectors = ("own", "near", "wide"), ("passage", "sentence", "neighbour")
     assert strength(sure, "own") > strength(unsure, "own")
-    assert strength(sure, "passage") < strength(unsure, "passage")
+    assert strength(sure, *words) / strength(sure, *vectors) > 1.5 * (
+        strength(unsure, *words) / strength(unsure, *vectors)
+    )
     assert fusion.weights.shape == (len(FEATURES), len(GATES))
