@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -187,15 +188,17 @@ def _watch(roots: list[Path], index: Path, encoder: Encoder | None) -> None:
         yield_on_timeout=True,
         rust_timeout=_WATCH_MS,
     )
-    for turn, changed in enumerate(changes):
-        if turn == 0:
-            print("watching; Ctrl-C ends it", flush=True)
-        if changed or turn == 0:
-            try:
-                _build_once(roots, index, encoder, quiet=turn == 0)
-            except BalletQAError as error:  # an empty folder now may be a full one in a moment
-                print(f"ballet-qa: {_one_line(error)}", file=sys.stderr)
-            sys.stdout.flush()
+    # Ctrl-C is how it ends, during a build, too: the index is then what it was before that.
+    with suppress(KeyboardInterrupt):
+        for turn, changed in enumerate(changes):
+            if turn == 0:
+                print("watching; Ctrl-C ends it", flush=True)
+            if changed or turn == 0:
+                try:
+                    _build_once(roots, index, encoder, quiet=turn == 0)
+                except BalletQAError as error:  # an empty folder may be a full one in a moment
+                    print(f"ballet-qa: {_one_line(error)}", file=sys.stderr)
+                sys.stdout.flush()
 
 
 @app.command()
