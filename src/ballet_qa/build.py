@@ -148,6 +148,27 @@ class _Seen:
         self.noted += [Noted(file.path, note) for note in file.notes]
 
 
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """What a build knows before it reads: the files there are, and what the live index has of them.
+
+    ``refused`` could not even be opened, ``hashes`` (sha256 of the bytes) has all others by id,
+    ``entries`` the files and ``before`` the stories of the live index.
+    """
+
+    found: Found
+    refused: tuple[Refused, ...]
+    hashes: dict[str, str]
+    previous: Index | None
+    entries: dict[str, FileEntry]
+    before: dict[str, tuple[str, str]]
+    plan: BuildPlan
+
+    def begun(self) -> _Seen:
+        """What has come of the files before any is read."""
+        return _Seen(refused=list(self.refused))
+
+
 def build_index(
     stories: Sequence[str | Path] | str | Path = SETTINGS.stories,
     index_dir: str | Path = SETTINGS.index,
@@ -170,72 +191,60 @@ def build_index(
     index_dir = Path(index_dir)
     found = find_story_files(roots)
     if dry_run:
-        return _dry_run(found, index_dir, rebuild, planned)
-    with _writing(index_dir), build_lock(index_dir) as left:
+        survey = _survey(found, None if rebuild else _previous(index_dir, None), planned)
+        seen = survey.begun()
+        with Extractor() as extractor:
+            _add_files(None, survey, extractor, seen, None)
+        return _report(survey, seen)
+    with _writing(index_dir), build_lock(index_dir) as left, Extractor() as extractor:
         clear_remains(index_dir)
         encoder = encoder or SentenceEncoder()
-        previous = None if rebuild else _previous(index_dir, encoder)
-        seen = _Seen(refused=list(found.refused))
-        hashes = _hashes(found.files, seen)
-        plan = _plan(found.files, hashes, previous)
-        if planned is not None:
-            planned(plan)
-        before = _known(previous)
-        if previous is not None and not _worth_writing(plan, found.files, seen):
-            for entry in previous.texts.files().values():
+        survey = _survey(found, None if rebuild else _previous(index_dir, encoder), planned)
+        seen = survey.begun()
+        previous = survey.previous
+        if previous is not None and not _worth_writing(survey, extractor, seen):
+            for entry in survey.entries.values():
                 seen.say(entry)
-            seen.stories.update(before)
-            return _report(found, before, seen, previous.manifest, 0, previous.folder.name, left)
+            seen.stories.update(survey.before)
+            return _report(survey, seen, previous.manifest, 0, previous.folder.name, left)
         part = new_generation(index_dir)
         try:
-            manifest, embedded = _write(
-                part, encoder, found.files, hashes, previous, seen, roots, progress
-            )
+            writer = _GenerationWriter(part, encoder, previous)
+            try:
+                _add_files(writer, survey, extractor, seen, progress)
+                _check_any(seen)
+            except BaseException:
+                writer.abandon()
+                raise
+            manifest = writer.close(roots)
             generation = publish(part, manifest)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
-    return _report(found, before, seen, manifest, embedded, generation.name, left)
+    return _report(survey, seen, manifest, writer.embedded, generation.name, left)
 
 
-def _worth_writing(plan: BuildPlan, files: Sequence[StoryFile], seen: _Seen) -> bool:
+def _check_any(seen: _Seen) -> None:
+    if not seen.stories:
+        reasons = "; ".join(f"{file.path}: {file.reason}" for file in seen.refused)
+        raise StoriesError(f"every file was refused, nothing to index: {reasons}")
+
+
+def _worth_writing(survey: _Survey, extractor: Extractor, seen: _Seen) -> bool:
     """Whether there is anything to do but to refuse again what was refused before."""
+    plan = survey.plan
     if plan.changed or plan.gone:
         return True
     new, refused = set(plan.new), []
-    with Extractor() as extractor:
-        for file in (file for file in files if file.id in new):
-            try:
-                extractor.extract(file.path)
-            except LoadError as error:
-                refused.append(Refused(file.source, str(error)))
-            else:
-                return True
+    for file in (file for file in survey.found.files if file.id in new):
+        try:
+            extractor.extract(file.path)
+        except LoadError as error:
+            refused.append(Refused(file.source, str(error)))
+        else:
+            return True
     seen.refused += refused
     return False
-
-
-def _write(
-    part: Path,
-    encoder: Encoder,
-    files: Sequence[StoryFile],
-    hashes: dict[str, str],
-    previous: Index | None,
-    seen: _Seen,
-    roots: Sequence[str | Path],
-    progress: Callable[[Progress], None] | None,
-) -> tuple[Manifest, int]:
-    """Write a generation; its manifest, and how many passages were embedded."""
-    writer = _GenerationWriter(part, encoder, previous)
-    try:
-        _add_files(writer, files, hashes, previous, seen, progress)
-        if not seen.stories:
-            reasons = "; ".join(f"{file.path}: {file.reason}" for file in seen.refused)
-            raise StoriesError(f"every file was refused, nothing to index: {reasons}")
-    except BaseException:
-        writer.abandon()
-        raise
-    return writer.close(roots), writer.embedded
 
 
 @contextmanager
@@ -252,44 +261,28 @@ def _writing(index_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def _dry_run(
-    found: Found,
-    index_dir: Path,
-    rebuild: bool,
-    planned: Callable[[BuildPlan], None] | None,
-) -> BuildReport:
-    """What a build would do; new and changed files are read, nothing is embedded or written."""
-    previous = None if rebuild else _previous(index_dir, None)
-    seen = _Seen(refused=list(found.refused))
-    hashes = _hashes(found.files, seen)
-    plan = _plan(found.files, hashes, previous)
-    if planned is not None:
-        planned(plan)
-    _add_files(None, found.files, hashes, previous, seen, None)
-    return _report(found, _known(previous), seen, None, 0, None, None)
-
-
-def _hashes(files: Sequence[StoryFile], seen: _Seen) -> dict[str, str]:
-    """The sha256 of each file's bytes, by its id; what cannot be read is refused."""
-    hashes = {}
-    for file in files:
+def _survey(
+    found: Found, previous: Index | None, planned: Callable[[BuildPlan], None] | None
+) -> _Survey:
+    """Look at every file's bytes, and say by ``planned`` what is to be done."""
+    hashes: dict[str, str] = {}
+    refused = list(found.refused)
+    for file in found.files:
         try:
             hashes[file.id] = hashlib.sha256(read_regular(file.path)).hexdigest()
         except LoadError as error:
-            seen.refused.append(Refused(file.source, str(error)))
-    return hashes
-
-
-def _plan(files: Sequence[StoryFile], hashes: dict[str, str], previous: Index | None) -> BuildPlan:
-    known = {} if previous is None else previous.texts.files()
-    now = [file.id for file in files if file.id in hashes]
-    same = [i for i in now if i in known and _is_same(known[i], hashes[i])]
-    return BuildPlan(
-        new=tuple(i for i in now if i not in known),
-        changed=tuple(i for i in now if i in known and i not in set(same)),
-        gone=tuple(sorted(known.keys() - set(now))),
-        unchanged=tuple(same),
+            refused.append(Refused(file.source, str(error)))
+    entries = {} if previous is None else previous.texts.files()
+    same = {i for i, entry in entries.items() if i in hashes and _is_same(entry, hashes[i])}
+    plan = BuildPlan(
+        new=tuple(i for i in hashes if i not in entries),
+        changed=tuple(i for i in hashes if i in entries and i not in same),
+        gone=tuple(sorted(entries.keys() - hashes.keys())),
+        unchanged=tuple(i for i in hashes if i in same),
     )
+    if planned is not None:
+        planned(plan)
+    return _Survey(found, tuple(refused), hashes, previous, entries, _known(previous), plan)
 
 
 def _is_same(entry: FileEntry, sha256: str) -> bool:
@@ -298,32 +291,30 @@ def _is_same(entry: FileEntry, sha256: str) -> bool:
 
 def _add_files(
     writer: _GenerationWriter | None,
-    files: Sequence[StoryFile],
-    hashes: dict[str, str],
-    previous: Index | None,
+    survey: _Survey,
+    extractor: Extractor,
     seen: _Seen,
     progress: Callable[[Progress], None] | None,
 ) -> None:
-    with Extractor() as extractor:
-        for number, file in enumerate(files, start=1):
-            if file.id in hashes:
-                _add_file(writer, extractor, file, hashes[file.id], previous, seen)
-            if progress is not None:
-                done = 0 if writer is None else writer.texts.passages
-                progress(Progress(number, len(files), done, file.source))
+    files = survey.found.files
+    for number, file in enumerate(files, start=1):
+        if file.id in survey.hashes:
+            _add_file(writer, survey, extractor, file, seen)
+        if progress is not None:
+            done = 0 if writer is None else writer.texts.passages
+            progress(Progress(number, len(files), done, file.source))
 
 
 def _add_file(
     writer: _GenerationWriter | None,
+    survey: _Survey,
     extractor: Extractor,
     file: StoryFile,
-    sha256: str,
-    previous: Index | None,
     seen: _Seen,
 ) -> None:
     """Add a file's stories, taken over when it is unchanged. Without a writer, only look."""
-    entry = None if previous is None else previous.texts.file(file.id)
-    if previous is not None and entry is not None and _is_same(entry, sha256):
+    previous, entry = survey.previous, survey.entries.get(file.id)
+    if previous is not None and entry is not None and _is_same(entry, survey.hashes[file.id]):
         shelf = replace(entry, path=file.source)
         rows = previous.texts.stories_of_file(file.id)
         told = [replace(previous.texts.story(row), source=file.source) for row in rows]
@@ -504,15 +495,14 @@ def _vectors_by_words(index: Index, story_row: int) -> dict[str, FloatArray]:
 
 
 def _report(
-    found: Found,
-    before: dict[str, tuple[str, str]],
+    survey: _Survey,
     seen: _Seen,
     manifest: Manifest | None = None,
     embedded: int = 0,
     generation: str | None = None,
     left: str | None = None,
 ) -> BuildReport:
-    now = seen.stories
+    before, now = survey.before, seen.stories
     new, gone = now.keys() - before.keys(), before.keys() - now.keys()
     gone_by_text = {before[story_id][0]: story_id for story_id in sorted(gone, reverse=True)}
     renamed = []
@@ -532,7 +522,7 @@ def _report(
         refused=tuple(seen.refused),
         guessed=tuple(seen.guessed),
         noted=tuple(seen.noted),
-        ignored=found.ignored,
+        ignored=survey.found.ignored,
         stories=len(now),
         passages=manifest.passages if manifest else 0,
         sentences=manifest.sentences if manifest else 0,

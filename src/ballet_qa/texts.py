@@ -183,11 +183,11 @@ class Texts:
 
     def files(self) -> dict[str, FileEntry]:
         """Every file that was read, by its id."""
-        return {file.id: file for file in self._files("")}
-
-    def file(self, file_id: str) -> FileEntry | None:
-        """The file of this id, or None if there is none."""
-        return next(iter(self._files("WHERE id = ?", file_id)), None)
+        rows = self._query("SELECT id, path, sha256, loaders, guess, notes FROM files")
+        return {
+            i: FileEntry(i, path, sha256, loaders, guess, tuple(json.loads(notes)))
+            for i, path, sha256, loaders, guess, notes in rows
+        }
 
     def stories_of_file(self, file_id: str) -> list[int]:
         """The rows of the stories that a file holds, in order."""
@@ -308,16 +308,6 @@ class Texts:
         return [
             form
             for (form,) in self._query("SELECT max(form) FROM names GROUP BY word ORDER BY word")
-        ]
-
-    def _files(self, where: str, *values: object) -> list[FileEntry]:
-        rows = self._query(
-            f"SELECT id, path, sha256, loaders, guess, notes FROM files {where}",  # noqa: S608
-            *values,
-        )
-        return [
-            FileEntry(i, path, sha256, loaders, guess, tuple(json.loads(notes)))
-            for i, path, sha256, loaders, guess, notes in rows
         ]
 
     def _column(self, statement: str) -> IntArray:
