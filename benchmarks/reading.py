@@ -5,8 +5,9 @@
 Asks val's questions of the libraries of benchmarks/quality.py. First val's library is searched with
 the stock encoder and with the trained one. Then the search's first fifty passages are read once,
 and put in the order of each part: the search alone, the network alone, the network without the line
-of context, the fitted order of all evidence over the first 5 to 50. Prints the tables of
-docs/answers.md, and writes benchmarks/results/reading.json and a plot.
+of context, the fitted order of all evidence over the first 5 to 50. Last, questions that no story
+answers are told from those that one does by each sign alone, and by all of them. Prints the tables
+of docs/answers.md, and writes benchmarks/results/reading.json and a plot.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from circumstances import circumstances
-from quality import COMPARED, ROOT, libraries, progress
+from quality import COMPARED, FILES, ROOT, asked_of, libraries, progress
 
 from ballet_qa.answering import Answerer
 from ballet_qa.build import build_index
@@ -29,7 +30,7 @@ from ballet_qa.cross_encoder import Context, CrossEncoder, Judgement
 from ballet_qa.encoder import STOCK, SentenceEncoder
 from ballet_qa.metrics import mean, success_at
 from ballet_qa.questions import Question, is_right, load_questions
-from ballet_qa.reader import StoryReader
+from ballet_qa.reader import StoryReader, certainty
 from ballet_qa.retriever import Retriever
 from ballet_qa.settings import SETTINGS
 from ballet_qa.types import Hit, Reading
@@ -37,6 +38,8 @@ from ballet_qa.types import Hit, Reading
 READ = (5, 10, 15, 20, 30, 50)
 DEPTHS = (1, 5)
 ENCODER_DEPTHS = (1, 5, 30)
+WRONG = (0.10, 0.15)  # of the questions a story answers, so many may be refused
+REFUSED = 128  # questions of each file, at most
 DEFAULT = f"{SETTINGS.first_read} or {SETTINGS.read_candidates}"
 
 
@@ -49,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     answerers = libraries(options.data, options.indexes, short=False)
     network = CrossEncoder(options.network)
-    results = circumstances() | {"sets": {}, "encoders": {}}
+    results = circumstances() | {"sets": {}, "encoders": {}, "refusals": {}}
     for title, _, file in COMPARED:
         asked = [q for q in load_questions(options.data / file) if q.answerable]
         asked = asked[::2] if len(asked) > 200 else asked
@@ -61,6 +64,8 @@ def main() -> None:
         asked = questions[:: options.every] if len(questions) > 200 else questions
         results["sets"][title] = measure(answerers[library], network, asked, progress(title))
         print(table(title, results["sets"][title]), flush=True)
+    results["refusals"] = refusals(answerers["val"], network, options.data)
+    print(refusal_table(results["refusals"]), flush=True)
     folder = Path(__file__).parent / "results"
     (folder / "reading.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     from plots import plot_reading
@@ -169,6 +174,70 @@ def places(hits: Sequence[Hit], readings: Sequence[Reading]) -> list[int]:
     """Where in the search's ranking each reading's passage stands."""
     rank = {hit.passage.id: row for row, hit in enumerate(hits)}
     return [rank[reading.hit.passage.id] for reading in readings]
+
+
+def refusals(answerer: Answerer, network: CrossEncoder, data: Path) -> dict[str, Any]:
+    """How many unanswerable questions each sign refuses, where it may refuse so many others.
+
+    The threshold of a sign is the highest that refuses at most that share of the answerable.
+    """
+    reader = StoryReader(answerer.index, answerer.retriever.encoder, network)
+    answerable: list[dict[str, float]] = []
+    unanswerable: dict[str, list[dict[str, float]]] = {}
+    for title, library, file in FILES:
+        if library != "val":
+            continue
+        questions = asked_of(data / file)
+        for told, kept in (
+            ([q for q in questions if q.answerable], answerable),
+            ([q for q in questions if not q.answerable], unanswerable.setdefault(title, [])),
+        ):
+            asked = told[:: max(1, len(told) // REFUSED)][:REFUSED]
+            kept += [signs(answerer, reader, question.question) for question in asked]
+            print(f"{title}: {len(asked)} of {len(told)} read", flush=True)
+    rows: dict[str, dict[str, Any]] = {}
+    for title, made in unanswerable.items():
+        if made:
+            rows[title] = {
+                sign: {
+                    f"{wrong:.2f}": asdict(mean([held[sign] < threshold for held in made]))
+                    for wrong in WRONG
+                    for threshold in [
+                        sorted(held[sign] for held in answerable)[int(wrong * len(answerable))]
+                    ]
+                }
+                for sign in made[0]
+            }
+    counted = {title: len(made) for title, made in unanswerable.items() if made}
+    return {"answerable": len(answerable), "unanswerable": counted, "rows": rows}
+
+
+def signs(answerer: Answerer, reader: StoryReader, question: str) -> dict[str, float]:
+    """What may tell that a question has no answer, each higher where it has one."""
+    hits = answerer.retriever.search(question, SETTINGS.read_candidates)
+    judged = reader.judged(question, hits)
+    answer = answerer.answer(question)
+    return {
+        "the search's score": hits[0].score,
+        "the network's answerable head": max(made.answerable for made in judged),
+        "the certainty of the answer's place": max(certainty(made) for made in judged),
+        "all evidence": reader.weigh(reader.asked(question), hits, judged)[0].answerable,
+        "all evidence, and unknown names": answer.likelihood,
+    }
+
+
+def refusal_table(made: dict[str, Any]) -> str:
+    lines = [
+        "| questions no story answers | told by | "
+        + " | ".join(f"refused at {wrong:.0%} wrong" for wrong in WRONG)
+        + " |",
+        "|---|---|" + "---|" * len(WRONG),
+    ]
+    for title, held in made["rows"].items():
+        for sign, cells in held.items():
+            named = f"{title.removesuffix(', library val')}: {made['unanswerable'][title]}"
+            lines.append(f"| {named} | {sign} | {' | '.join(map(interval, cells.values()))} |")
+    return "\n".join(lines) + "\n"
 
 
 def table(title: str, made: dict[str, Any]) -> str:
