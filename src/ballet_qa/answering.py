@@ -23,13 +23,12 @@ from ballet_qa.types import (
     Encoder,
     Finding,
     Hit,
-    Passage,
     Reader,
     Reading,
     Reason,
     Status,
 )
-from ballet_qa.words import fold, stem
+from ballet_qa.words import bare, fold, stem
 
 __all__ = ["READER_NAME", "Answerer", "example_questions"]
 
@@ -90,12 +89,7 @@ class Answerer:
         if unknown:
             texts = tuple(name.text for name in unknown)
             return Answer(question, "not_found", "unknown_name", (), tuple(found[:top_k]), texts)
-        speaking = [
-            hit
-            for hit in found
-            if self.index.texts.story_row(hit.passage.story_id) in holding
-            and not self._is_heading(hit.passage)
-        ]
+        speaking = self._speaking(found, holding)
         readings = self._reader.read(question, speaking[: SETTINGS.read_candidates])
         hits = _read_first(readings, found)
         chosen = self._choose(readings, several=bool(names))
@@ -117,13 +111,21 @@ class Answerer:
         readings = self._reader.read(query, found[: SETTINGS.read_candidates])
         return _read_first(readings, found)[:top_k]
 
-    def _is_heading(self, passage: Passage) -> bool:
-        """Whether it is only a title: it may be found, but it tells nothing."""
-        row = self.index.texts.story_row(passage.story_id)
-        assert row is not None
-        words = fold(passage.text).split()
-        titles = [self.index.texts.title(row), *(s.title for s in self.index.texts.sections(row))]
-        return any(words == fold(title).split() for title in titles)
+    def _speaking(self, found: Sequence[Hit], holding: frozenset[int]) -> list[Hit]:
+        """The hits that may answer: of the stories ``holding``, and no mere title."""
+        texts = self.index.texts
+        titles: dict[int, frozenset[str]] = {}
+        speaking = []
+        for hit in found:
+            row = texts.story_row(hit.passage.story_id)
+            if row is None or row not in holding:
+                continue
+            if row not in titles:
+                told = (texts.title(row), *(section.title for section in texts.sections(row)))
+                titles[row] = frozenset(bare(fold(title)) for title in told)
+            if bare(fold(hit.passage.text)) not in titles[row]:
+                speaking.append(hit)
+        return speaking
 
     def _is_known(self, name: QuestionName, asked: Sequence[int]) -> bool:
         """Whether one of the stories asked has this name.

@@ -16,6 +16,15 @@ from ballet_qa.errors import LoadError
 from ballet_qa.settings import SETTINGS
 
 _ENCRYPTED = 0x1
+# What zipfile raises on damaged bytes, an unknown method of compression (NotImplementedError) too.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    OSError,
+    EOFError,
+    ValueError,
+)
 
 
 class Archive:
@@ -25,7 +34,7 @@ class Archive:
         """Raises LoadError when ``data`` is no zip file, or one that is not to be opened."""
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
-        except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError) as error:
+        except _DAMAGED as error:
             raise LoadError(f"damaged: not a whole zip file ({error})") from error
         members = [info for info in self._zip.infolist() if not info.is_dir()]
         if len(members) > SETTINGS.max_archive_members:
@@ -55,14 +64,7 @@ class Archive:
             with self._zip.open(info) as member:
                 # The directory may lie about a size: read no more than it says, and one byte.
                 data = member.read(info.file_size + 1)
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            NotImplementedError,
-            OSError,
-            EOFError,
-            ValueError,
-        ) as error:
+        except _DAMAGED as error:
             raise LoadError(f"damaged: {name} in it cannot be read ({error})") from error
         if len(data) > info.file_size:
             raise LoadError(f"damaged: {name} in it is larger than it says")

@@ -117,9 +117,16 @@ def stories_of(file: StoryFile, found: Extracted) -> list[Story]:
             taken[name] += 1
             again = f" ({taken[name]})" if taken[name] > 1 else ""
             story_id = f"{file.shelf_id}/{name}{again}"
-        sha256 = hashlib.sha256(part.text.encode("utf-8", "surrogatepass")).hexdigest()
-        stories.append(Story(story_id, title, part.text, file.source, sha256, part.sections))
+        told = Story(
+            story_id, title, part.text, file.source, hash_of_text(part.text), part.sections
+        )
+        stories.append(told)
     return stories
+
+
+def hash_of_text(text: str) -> str:
+    """The sha256, in hex, that tells whether a story has changed."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read_stories(file: StoryFile) -> list[Story]:
@@ -161,11 +168,7 @@ def _add(found: dict[str, StoryFile], path: Path, below: Path) -> None:
 
 def _walk(root: Path, refused: list[Refused], ignored: Counter[str]) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
-        refused.append(
-            Refused(
-                without_halves(str(error.filename)), f"cannot be read: {error.strerror or error}"
-            )
-        )
+        refused.append(_refused(error.filename, f"cannot be read: {error.strerror or error}"))
 
     for folder, folders, files in os.walk(root, followlinks=False, onerror=unreadable):
         paths = [Path(folder, name) for name in folders if not name.startswith(".")]
@@ -177,6 +180,10 @@ def _walk(root: Path, refused: list[Refused], ignored: Counter[str]) -> Iterator
                 yield path
 
 
+def _refused(path: object, reason: str) -> Refused:
+    return Refused(without_halves(str(path)), reason)
+
+
 def _is_below(path: Path, root: Path, refused: list[Refused]) -> bool:
     """Whether it is no link, or one that stays below the root, where its target is found, too."""
     if not path.is_symlink():
@@ -184,9 +191,9 @@ def _is_below(path: Path, root: Path, refused: list[Refused]) -> bool:
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError):
-        refused.append(Refused(without_halves(str(path)), "a link that leads nowhere"))
+        refused.append(_refused(path, "a link that leads nowhere"))
         return False
     if not target.is_relative_to(root.resolve()):
-        refused.append(Refused(without_halves(str(path)), f"a link that leads out of {root}"))
+        refused.append(_refused(path, f"a link that leads out of {root}"))
         return False
     return True

@@ -20,6 +20,7 @@ from ballet_qa.markup import (
     html_tree,
     local_name,
     svg_blocks,
+    title_in,
     types_of,
     xml_tree,
 )
@@ -217,7 +218,7 @@ def _is_apparatus(root: Any) -> bool:
 
 
 def _name_of(root: Any) -> str:
-    found = next((e.text for e in root.iter() if local_name(e) == "title" and e.text), None)
+    found = title_in(root)
     return " ".join(found.split()) if found else "front or back matter"
 
 

@@ -140,7 +140,7 @@ def load_docx(data: bytes) -> Loaded:
     import mammoth
 
     from ballet_qa.archives import Archive
-    from ballet_qa.markup import html_blocks, html_tree, local_name, xml_tree
+    from ballet_qa.markup import html_blocks, html_tree, title_in, xml_tree
 
     if data.startswith(b"\xd0\xcf\x11\xe0"):
         raise LoadError("encrypted, or a .doc by another name; save it as .docx without a password")
@@ -158,10 +158,7 @@ def load_docx(data: bytes) -> Loaded:
         raise LoadError(f"damaged: no Word document that can be read ({error})") from error
     title = None
     if "docProps/core.xml" in archive:
-        core = xml_tree(archive.read("docProps/core.xml"))
-        title = next((e.text for e in core.iter() if local_name(e) == "title" and e.text), None)
-    if not made.value.strip():
-        raise LoadError("empty; there is no text in it")
+        title = title_in(xml_tree(archive.read("docProps/core.xml")))
     root = html_tree(made.value)
     for link in root.iter("a"):
         if re.match(r"#(?:foot|end)note-", link.get("href", "")):
@@ -172,7 +169,7 @@ def load_docx(data: bytes) -> Loaded:
 def load_odt(data: bytes) -> Loaded:
     """An OpenDocument text: tracked deletions and comments left out."""
     from ballet_qa.archives import Archive
-    from ballet_qa.markup import local_name, odf_blocks, xml_tree
+    from ballet_qa.markup import local_name, odf_blocks, title_in, xml_tree
 
     archive = Archive(data)
     if "META-INF/manifest.xml" in archive:
@@ -183,8 +180,7 @@ def load_odt(data: bytes) -> Loaded:
     body = next((e for e in root.iter() if local_name(e) == "body"), root)
     title = None
     if "meta.xml" in archive:
-        meta = xml_tree(archive.read("meta.xml"))
-        title = next((e.text for e in meta.iter() if local_name(e) == "title" and e.text), None)
+        title = title_in(xml_tree(archive.read("meta.xml")))
     return _of_blocks(odf_blocks(body), title, None)
 
 

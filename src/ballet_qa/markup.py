@@ -101,8 +101,7 @@ def html_blocks(root: Any) -> list[Block]:
             if event == "end" and (name in _BLOCKS or name in _HEADINGS):
                 walk.flush()
             walk.pre -= event == "end" and name == "pre"
-            walk.add_entity(element)
-            walk.add(element.tail)
+            walk.after(element)
             continue
         if name in _BLOCKS or name in _HEADINGS:
             walk.flush()
@@ -148,8 +147,7 @@ def _odf_blocks(root: Any) -> list[Block]:
         if event != "start":
             if event == "end" and block:
                 walk.flush()
-            walk.add_entity(element)
-            walk.add(element.tail)
+            walk.after(element)
             continue
         if block:
             walk.flush()
@@ -171,6 +169,12 @@ def local_name(element: Any) -> str:
     return tag.rpartition("}")[2].lower() if isinstance(tag, str) else ""
 
 
+def title_in(root: Any) -> str | None:
+    """The words of the first element called "title" that has any, in whatever namespace."""
+    told = (e.text for e in root.iter() if local_name(e) == "title" and e.text)
+    return next(told, None)
+
+
 def types_of(element: Any) -> frozenset[str]:
     """The words of its epub:type."""
     return frozenset((_attribute(element, "type", "ops") or "").split())
@@ -186,10 +190,15 @@ class _Walk:
         self.level = 0
         self.pre = 0
 
-    def add_entity(self, element: Any) -> None:
-        """A named character, which a file may use without its table; nothing else is resolved."""
+    def after(self, element: Any) -> None:
+        """The text behind an element's end.
+
+        A named character, which a file may use without its table, is an element to lxml; nothing
+        else is resolved.
+        """
         if element.tag is etree.Entity:
             self.words.append(html5.get(f"{element.name};", ""))
+        self.add(element.tail)
 
     def add(self, text: str | None) -> None:
         if text:

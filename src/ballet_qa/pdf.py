@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import pypdfium2
+
 from ballet_qa.errors import LoadError
 from ballet_qa.markup import Block
+from ballet_qa.words import bare
 
 _PASSWORD = "password"  # noqa: S105
 _JOINED_WORD = "\ufffe"  # PDFium's mark where a hyphen at a line's end divided a word
@@ -41,7 +44,7 @@ class _Line:
 
 @dataclass(frozen=True, slots=True)
 class PdfText:
-    """What a PDF holds: its title, blocks, outline titles by depth, and what is to be said."""
+    """What a PDF holds: its title, its blocks (headings as its outline has them), notes."""
 
     title: str | None
     blocks: tuple[Block, ...]
@@ -50,8 +53,6 @@ class PdfText:
 
 def read_pdf(data: bytes) -> PdfText:
     """The text of a PDF. Raises LoadError when it is locked, has none, or gives garbage."""
-    import pypdfium2
-
     try:
         document = pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
@@ -75,9 +76,9 @@ def read_pdf(data: bytes) -> PdfText:
     _check_readable(words)
     pages, heads = _without_heads(pages)
     blocks = _paragraphs([line for page in pages for line in page])
-    depths = {_plain(name): depth for depth, name in outline if name}
+    depths = {bare(name): depth for depth, name in outline if name}
     blocks = [
-        Block(" ".join(b.text.split()), depths[_plain(b.text)]) if _plain(b.text) in depths else b
+        Block(" ".join(b.text.split()), depths[bare(b.text)]) if bare(b.text) in depths else b
         for b in blocks
     ]
     notes = [f"{heads} running heads and page numbers left out"] if heads else []
@@ -87,8 +88,6 @@ def read_pdf(data: bytes) -> PdfText:
 
 
 def _lines(document: Any, number: int) -> list[_Line]:
-    import pypdfium2
-
     try:
         page = document[number]
         text_page = page.get_textpage()
@@ -106,7 +105,7 @@ def _lines(document: Any, number: int) -> list[_Line]:
                 first = position + len(raw) - len(raw.lstrip())
                 last = position + len(raw.rstrip()) - 1
                 box = _box(text_page, first, last) if placed else (0.0, 0.0, 0.0, 0.0)
-                lines.append(_Line(raw.strip(), *box, number))
+                lines.append(_Line(words, *box, number))
             position += len(raw) + 2
     finally:
         text_page.close()
@@ -128,10 +127,6 @@ def _outline_title(item: Any) -> tuple[int, str]:
 def _is_title(title: str) -> bool:
     """Whether it is one that a person gave: programs put a path or a file's name there."""
     return not re.search(r"[\\/]|\.\w{2,4}$|^untitled|^microsoft word", title, re.IGNORECASE)
-
-
-def _plain(text: str) -> str:
-    return "".join(filter(str.isalnum, text)).casefold()
 
 
 def _check_readable(words: str) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from ballet_qa.loaders import Heading, Loaded
 from ballet_qa.names import name_counts
 from ballet_qa.types import Section
+from ballet_qa.words import bare
 
 _GUTENBERG_START = re.compile(
     r"^\W*\*{2,}\s*START\s+OF\s+(?:THE|THIS)\s+PROJECT\s+GUTENBERG[^\n]*(?:\n[^\n]*?\*{3})?[^\n]*$",
@@ -96,10 +97,8 @@ def stories_in(loaded: Loaded) -> Shelf:
         whole = Part(loaded.title, loaded.text, _sections(loaded, 0, len(loaded.text)))
         return Shelf((whole,), False, loaded.notes)
     parts, left_out = [], []
-    starts = [h for h in loaded.headings if h.level <= level]
-    bounds = [*[h.start for h in starts], len(loaded.text)]
-    for number, (heading, end) in enumerate(zip(starts, bounds[1:], strict=True)):
-        body = loaded.text[heading.start : end].rstrip()
+    bodies = _bodies(loaded, level)
+    for number, (heading, body) in enumerate(bodies):
         words = len(body.split()) - len(heading.title.split())
         # "By the Brothers Grimm" is a heading on many a title page.
         byline = number < _FEWEST_STORIES and heading.title.lower().startswith("by ")
@@ -108,7 +107,7 @@ def stories_in(loaded: Loaded) -> Shelf:
             continue
         sections = _sections(loaded, heading.start, heading.start + len(body))
         parts.append(Part(heading.title, body, sections))
-    before = " ".join(loaded.text[: bounds[0]].split())
+    before = " ".join(loaded.text[: bodies[0][0].start].split())
     if before:
         left_out.insert(0, f"“{before[:40]}…”" if len(before) > 40 else f"“{before}”")
     notes = loaded.notes
@@ -165,7 +164,7 @@ def plain_headings(text: str) -> list[Heading]:
         title = " ".join(paragraph.split())
         if start < after or len(title) > _LONGEST_HEADING:
             continue
-        if _plain(title) in listed:
+        if bare(title) in listed:
             headings.append(Heading(start, 1, title))
         elif title[-1:] not in ",;" and _CHAPTER.fullmatch(title) and not _is_apparatus(title):
             headings.append(Heading(start, 2 if listed else 1, title))
@@ -208,14 +207,18 @@ def _is_apparatus(title: str) -> bool:
     return _APPARATUS.fullmatch(title) is not None
 
 
+def _bodies(loaded: Loaded, level: int) -> list[tuple[Heading, str]]:
+    """The headings down to this level, each with the text from it to the next."""
+    headings = [h for h in loaded.headings if h.level <= level]
+    ends = [*(h.start for h in headings[1:]), len(loaded.text)]
+    return [(h, loaded.text[h.start : end].rstrip()) for h, end in zip(headings, ends, strict=True)]
+
+
 def _one_person(loaded: Loaded, level: int) -> bool:
     """Whether one name occurs in more than half of the sections of this level."""
-    starts = [h.start for h in loaded.headings if h.level <= level]
-    ends = [*starts[1:], len(loaded.text)]
     seen: Counter[str] = Counter()
     sections = 0
-    for start, end in zip(starts, ends, strict=True):
-        body = loaded.text[start:end]
+    for _, body in _bodies(loaded, level):
         if len(body.split()) >= _FEWEST_WORDS:
             sections += 1
             seen.update(name_counts(body).keys())
@@ -247,11 +250,7 @@ def _listed(paragraphs: Sequence[tuple[int, str]]) -> tuple[frozenset[str], int]
 
 def _entry(line: str) -> str:
     """A line of contents without its page number, bare."""
-    return _plain(re.sub(r"[\s.…]+\d+\s*$", "", line))
-
-
-def _plain(text: str) -> str:
-    return "".join(filter(str.isalnum, text)).casefold()
+    return bare(re.sub(r"[\s.…]+\d+\s*$", "", line))
 
 
 def _sections(loaded: Loaded, start: int, end: int) -> tuple[Section, ...]:

@@ -31,6 +31,11 @@ def fold(text: str) -> str:
     return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
 
 
+def bare(text: str) -> str:
+    """The letters and digits alone, in one case: headings are told by these, however set."""
+    return "".join(filter(str.isalnum, text)).casefold()
+
+
 def composed(text: str) -> str:
     """Text in the form the analyzer splits well: accents joined to letters, one apostrophe."""
     return unicodedata.normalize("NFKC", text).replace("’", "'")
