@@ -179,37 +179,42 @@ def places(hits: Sequence[Hit], readings: Sequence[Reading]) -> list[int]:
 def refusals(answerer: Answerer, network: CrossEncoder, data: Path) -> dict[str, Any]:
     """How many unanswerable questions each sign refuses, where it may refuse so many others.
 
-    The threshold of a sign is the highest that refuses at most that share of the answerable.
+    The others are FairytaleQA's answerable questions, and those of the same file, if it has any.
+    The threshold of a sign is the highest that refuses at most that share of them.
     """
     reader = StoryReader(answerer.index, answerer.retriever.encoder, network)
-    answerable: list[dict[str, float]] = []
-    unanswerable: dict[str, list[dict[str, float]]] = {}
+    read: dict[str, dict[bool, list[dict[str, float]]]] = {}
     for title, library, file in FILES:
         if library != "val":
             continue
         questions = asked_of(data / file)
-        for told, kept in (
-            ([q for q in questions if q.answerable], answerable),
-            ([q for q in questions if not q.answerable], unanswerable.setdefault(title, [])),
-        ):
+        read[title.removesuffix(", library val")] = held = {}
+        for answerable in (True, False):
+            told = [q for q in questions if q.answerable == answerable]
             asked = told[:: max(1, len(told) // REFUSED)][:REFUSED]
-            kept += [signs(answerer, reader, question.question) for question in asked]
+            held[answerable] = [signs(answerer, reader, question.question) for question in asked]
             print(f"{title}: {len(asked)} of {len(told)} read", flush=True)
-    rows: dict[str, dict[str, Any]] = {}
-    for title, made in unanswerable.items():
-        if made:
-            rows[title] = {
-                sign: {
-                    f"{wrong:.2f}": asdict(mean([held[sign] < threshold for held in made]))
-                    for wrong in WRONG
-                    for threshold in [
-                        sorted(held[sign] for held in answerable)[int(wrong * len(answerable))]
-                    ]
-                }
-                for sign in made[0]
-            }
-    counted = {title: len(made) for title, made in unanswerable.items() if made}
-    return {"answerable": len(answerable), "unanswerable": counted, "rows": rows}
+    first = next(iter(read))
+    rows = []
+    for title, held in read.items():
+        beside = {first: read[first][True]} | ({title: held[True]} if held[True] else {})
+        for other, answerable in beside.items() if held[False] else ():
+            for sign in held[False][0]:
+                ranked = sorted(made[sign] for made in answerable)
+                thresholds = [ranked[int(wrong * len(ranked))] for wrong in WRONG]
+                refused = [
+                    asdict(mean([float(made[sign] < threshold) for made in held[False]]))
+                    for threshold in thresholds
+                ]
+                rows.append(
+                    {
+                        "questions": f"{title}: {len(held[False])}",
+                        "beside": f"{other}: {len(answerable)}",
+                        "sign": sign,
+                        "refused": refused,
+                    }
+                )
+    return {"rows": rows}
 
 
 def signs(answerer: Answerer, reader: StoryReader, question: str) -> dict[str, float]:
@@ -228,15 +233,14 @@ def signs(answerer: Answerer, reader: StoryReader, question: str) -> dict[str, f
 
 def refusal_table(made: dict[str, Any]) -> str:
     lines = [
-        "| questions no story answers | told by | "
+        "| questions no story answers | answerable ones beside | told by | "
         + " | ".join(f"refused at {wrong:.0%} wrong" for wrong in WRONG)
         + " |",
-        "|---|---|" + "---|" * len(WRONG),
+        "|---|---|---|" + "---|" * len(WRONG),
     ]
-    for title, held in made["rows"].items():
-        for sign, cells in held.items():
-            named = f"{title.removesuffix(', library val')}: {made['unanswerable'][title]}"
-            lines.append(f"| {named} | {sign} | {' | '.join(map(interval, cells.values()))} |")
+    for row in made["rows"]:
+        cells = " | ".join(map(interval, row["refused"]))
+        lines.append(f"| {row['questions']} | {row['beside']} | {row['sign']} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
