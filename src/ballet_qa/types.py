@@ -136,7 +136,8 @@ class Answer:
     ``reason`` is None unless ``status`` is ``not_found``; ``unknown`` then lists the names that
     occur nowhere in the stories asked, and ``hits`` still holds the nearest passages.
     ``likelihood``, in [0, 1], is how likely the reader thinks its best reading answers, 0 when
-    nothing was read.
+    nothing was read. ``asked`` is the question as it was searched for, where it leaned on the
+    conversation before it; ``within`` is then the title of the only story that was asked.
     """
 
     question: str
@@ -146,6 +147,8 @@ class Answer:
     hits: tuple[Hit, ...]
     unknown: tuple[str, ...] = ()
     likelihood: float = 0.0
+    asked: str | None = None
+    within: str | None = None
 
     def _repr_html_(self) -> str:
         """Show the answer in a notebook."""
