@@ -78,11 +78,15 @@ class Retriever:
     ) -> tuple[IntArray, FloatArray]:
         """Candidate passages by falling fused score, as (rows, scores); ``stories`` are rows."""
         rows = self.candidates(query, stories)
-        if len(rows) == 0:
-            return rows, np.zeros(0, dtype=np.float32)
-        scores = self._fusion.scores(self.signals(query, rows))
+        scores = self.fused(query, rows)
         order = np.lexsort((rows, -scores))
         return rows[order], scores[order]
+
+    def fused(self, query: Query, rows: IntArray) -> FloatArray:
+        """The fused score of each of these passages."""
+        if len(rows) == 0:
+            return np.zeros(0, dtype=np.float32)
+        return self._fusion.scores(self.signals(query, rows))
 
     def candidates(self, query: Query, stories: Sequence[int] | None = None) -> IntArray:
         """The rows either search puts forward, in rising order."""
