@@ -4,6 +4,8 @@
 # make bench-quality, make bench-speed    how good and how fast, beside the peers, with plots;
 #                                         -short: a part of each, in minutes
 # make bench-reading                      what reading adds, and what it costs
+# make bench-followups, make bench-load   completing questions; fifty people at once
+# make screenshots                        every state of the page, to docs/screenshots
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +14,7 @@ TORCH := torch==2.13.0
 PEERS := .venv-peers
 
 .PHONY: app test check lint browser peers bench-quality bench-quality-short bench-speed bench-speed-short \
-  bench-reading
+  bench-reading bench-followups bench-load screenshots
 
 app: $(VENV)/ready
 	$(BIN)/python app.py
@@ -35,6 +37,15 @@ bench-quality-short: $(VENV)/ready-bench
 
 bench-reading: $(VENV)/ready-bench
 	$(BIN)/python benchmarks/reading.py
+
+bench-followups: $(VENV)/ready-bench
+	$(BIN)/python benchmarks/followups.py
+
+bench-load: $(VENV)/ready-bench
+	$(BIN)/python benchmarks/load.py
+
+screenshots: $(VENV)/ready-dev browser
+	$(BIN)/python tests/screenshots.py
 
 bench-speed: $(VENV)/ready-bench peers
 	$(BIN)/python benchmarks/speed.py

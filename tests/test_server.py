@@ -17,14 +17,14 @@ from ballet_qa.answering import Answerer
 from ballet_qa.build import build_index
 from ballet_qa.encoder import SentenceEncoder
 from ballet_qa.library import Library
-from ballet_qa.server import create_app
-from conftest import KUZNETSOVA, WordEncoder
+from ballet_qa.server import Serving, create_app
+from conftest import KUZNETSOVA, ROCHE, SEEDS, WordEncoder
 from test_cli import ANSWER, HIT, check_offsets
 
 
-def made_app(library: Library) -> FastAPI:
+def made_app(library: Library, serving: Serving | None = None) -> FastAPI:
     async def made() -> FastAPI:
-        return create_app(library)
+        return create_app(library, serving)
 
     # Outside a running event loop Gradio makes loops of its own and never closes them; a thread,
     # because Playwright's loop may be running in this one.
@@ -128,5 +128,40 @@ def test_no_file_leaves_the_server(client: TestClient, path: str) -> None:
     assert "root:" not in response.text
 
 
-def test_the_pages_events_are_not_an_interface(client: TestClient) -> None:
-    assert client.get("/gradio_api/info").json() == {"named_endpoints": {}, "unnamed_endpoints": {}}
+def test_the_pages_own_events_are_not_an_interface(client: TestClient) -> None:
+    told = client.get("/gradio_api/info").json()
+    assert set(told["named_endpoints"]) == {"/ask", "/search"}
+    assert told["unnamed_endpoints"] == {}
+
+
+def test_a_question_may_lean_on_a_history(client: TestClient) -> None:
+    before = {"question": "Who owns the café?", "answer": "Colette", "story": KUZNETSOVA}
+    body = {"question": "What is her smile like?", "history": [before], "top_k": 1}
+    told = client.post("/api/ask", json=body).json()
+    jsonschema.validate(told, ANSWER)
+    assert told["asked"] == "What is Colette’s smile like?"
+    alone = client.post("/api/ask", json={"question": body["question"], "top_k": 1}).json()
+    assert "asked" not in alone
+
+
+def test_the_stories_can_be_listed_and_read(client: TestClient) -> None:
+    told = client.get("/api/stories", params={"offset": 1, "limit": 2}).json()
+    assert told["total"] == 4
+    assert [story["id"] for story in told["stories"]] == [ROCHE, KUZNETSOVA]
+    assert set(told["stories"][0]) == {"id", "title", "length", "opening"}
+    story = client.get(f"/api/stories/{KUZNETSOVA}").json()
+    assert story["text"] == (SEEDS / f"{KUZNETSOVA}.txt").read_text("utf-8")
+    assert len(story["text"]) == told["stories"][1]["length"]
+    assert story["passages"][0]["id"] == f"{KUZNETSOVA}#1"
+    missing = client.get("/api/stories/no/such")
+    assert missing.status_code == 404
+    assert missing.json()["error"]["type"] == "UnknownStoryError"
+
+
+def test_the_routes_describe_themselves(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()
+    paths = {path for path in described["paths"] if path.startswith("/api/")}
+    assert paths == {"/api/ask", "/api/search", "/api/stories", "/api/stories/{story_id}"}
+    answers = described["paths"]["/api/ask"]["post"]["responses"]
+    assert answers["200"]["content"]["application/json"]["schema"]["$ref"].endswith("AnswerForm")
+    assert answers["404"]["content"]["application/json"]["schema"]["$ref"].endswith("ErrorForm")

@@ -354,13 +354,42 @@ def serve(
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="The port to listen on.")
     ] = SETTINGS.port,
+    auth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER:PASSWORD|FILE",
+            envvar="BALLET_QA_AUTH",
+            help="Let in only who knows the password, or is in the file (htpasswd -B).",
+        ),
+    ] = None,
+    allow_add: Annotated[
+        bool, typer.Option("--allow-add", help="Let whoever sees the page add stories.")
+    ] = False,
+    root_path: Annotated[
+        str,
+        typer.Option(
+            metavar="/PATH", envvar="ROOT_PATH", help="Where a proxy shows the page, if not at /."
+        ),
+    ] = "",
+    mcp: Annotated[
+        bool, typer.Option("--mcp", help="Serve agents, too, at /mcp (needs ballet-qa[mcp]).")
+    ] = False,
     reader: Reader = None,
 ) -> None:
     """Serve the reading room: open http://127.0.0.1:7860 in a browser and ask."""
-    from ballet_qa.server import check_port_is_free, run
+    from ballet_qa.server import Serving, check_port_is_free, run
 
     check_port_is_free(host, port)
-    run(index, host=host, port=port, reader=reader)
+    run(index, Serving(host, port, auth, root_path, allow_add, mcp), reader)
+
+
+@app.command("mcp")
+def serve_agents(index: IndexDir = Path(SETTINGS.index), reader: Reader = None) -> None:
+    """Serve one agent over standard input and output, by the Model Context Protocol."""
+    from ballet_qa.library import Library
+    from ballet_qa.mcp_server import run_stdio
+
+    run_stdio(Library(index, reader))
 
 
 @app.command()

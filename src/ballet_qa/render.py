@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from ballet_qa.adding import Added
+from ballet_qa.matches import Match
 from ballet_qa.types import Answer, Finding, Hit, Passage, Span, Story, StoryEntry
 
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~&$]|(?<=^)[-+](?=\s)|!(?=\[)")
+_MARK = Markup("<mark>%s</mark>")
+_BOLD = Markup("<b>%s</b>")
 _HTML = Environment(
     loader=PackageLoader("ballet_qa", "templates"),
     autoescape=True,
@@ -44,13 +51,17 @@ def search_json(query: str, hits: Sequence[Hit]) -> dict[str, Any]:
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:
-    """What ``ask --json`` prints."""
+    """What ``ask --json`` prints; ``asked`` and ``within`` only where a follow-up was completed."""
     return {
         "question": answer.question,
         "status": answer.status,
         "reason": answer.reason,
         "findings": [finding_json(finding) for finding in answer.findings],
         "hits": [hit_json(hit) for hit in answer.hits],
+    } | {
+        name: value
+        for name, value in (("asked", answer.asked), ("within", answer.within))
+        if value is not None
     }
 
 
@@ -81,6 +92,20 @@ def story_json(entry: StoryEntry) -> dict[str, Any]:
         "source": entry.source,
         "length": entry.length,
         "opening": entry.opening,
+    }
+
+
+def whole_story_json(story: Story, passages: Sequence[Passage]) -> dict[str, Any]:
+    """A story with its words, its chapters and scenes, and where its passages stand."""
+    return {
+        "id": story.id,
+        "title": story.title,
+        "text": story.text,
+        "sections": [{"start": one.start, "title": one.title} for one in story.sections],
+        "passages": [
+            {"id": one.id, "number": one.number, "start": one.start, "end": one.end}
+            for one in passages
+        ],
     }
 
 
@@ -128,38 +153,182 @@ def answer_html(answer: Answer) -> str:
     return template.render(answer=answer, headline=headline(answer), findings=_findings(answer))
 
 
-def conversation_html(turns: Sequence[Answer], *, error: str, stories: int) -> str:
-    """The page's conversation: every question with its answer, then ``error`` if there is one."""
-    return _HTML.get_template("conversation.html").render(
-        turns=[(answer, headline(answer), _findings(answer)) for answer in turns],
-        error=error,
-        stories_line="one story" if stories == 1 else f"{stories} stories",
-    )
+def answer_markdown(answer: Answer) -> str:
+    """The answer with its quotes and where each stands, for a document."""
+    lines = [f"## {_plain_markdown(answer.question)}", ""]
+    if answer.asked:
+        lines += [f"Searched for: {_plain_markdown(leaned(answer))}", ""]
+    if headline(answer):
+        lines += [_plain_markdown(headline(answer)), ""]
+    for finding in answer.findings:
+        lines += [quote_markdown(finding), ""]
+    if not answer.findings:
+        lines += ["The nearest passages:", ""]
+        for hit in answer.hits:
+            place = f"{hit.title}, paragraph {hit.passage.number}"
+            lines += [f"> {_plain_markdown(_one_line(hit.passage.text))}", ">"]
+            lines += [f"> — {_plain_markdown(place)}", ""]
+    return "\n".join(lines)
 
 
-def cards_html(answer: Answer, turn: int) -> str:
-    """The passages of an answer as cards, the cited ones first, the quoted sentences marked."""
-    quoted: dict[str, list[Span]] = {}
+def quote_markdown(finding: Finding) -> str:
+    """A quote with its source, its words that answer in bold."""
+    before, words, after = map(_plain_markdown, _around_span(finding))
+    bold = f"**{words.strip()}**" if words.strip() else ""
+    gap = " " if words[:1].isspace() else ""
+    quote = _one_line(f"{before}{gap}{bold}{after}")
+    start, end = finding.citation.start, finding.citation.end
+    source = _plain_markdown(_source(finding))
+    return f"> “{quote}”\n>\n> — {source}, characters {start}–{end}"
+
+
+def quote_text(finding: Finding) -> str:
+    """A quote with its source, to be pasted anywhere."""
+    return f"“{_one_line(finding.citation.quote)}” — {_source(finding)}"
+
+
+def conversation_markdown(turns: Sequence[Answer]) -> str:
+    """A whole conversation as a document."""
+    return "\n".join(["# Asked of the stories", "", *map(answer_markdown, turns)])
+
+
+def conversation_json(turns: Sequence[Answer]) -> dict[str, Any]:
+    """A whole conversation: every answer as ``ask --json`` prints it."""
+    return {"conversation": [answer_json(answer) for answer in turns]}
+
+
+def leaned(answer: Answer) -> str:
+    """What was searched for where a question leaned on the conversation."""
+    within = f", in {answer.within}" if answer.within else ""
+    return f"“{answer.asked}”{within}"
+
+
+def spoken(answer: Answer) -> str:
+    """An answer as it is read aloud: the words, then whose they are."""
+    lines = [headline(answer)] if headline(answer) else []
     for finding in answer.findings:
         citation = finding.citation
-        quoted.setdefault(citation.passage.id, []).append(Span(citation.start, citation.end))
-    ordered = sorted(answer.hits, key=lambda hit: (hit.passage.id not in quoted, hit.rank))
-    cards = [
-        (hit, marked(hit.passage.text, hit.passage.start, quoted.get(hit.passage.id, ())))
-        for hit in ordered
-    ]
-    return _HTML.get_template("cards.html").render(
-        cards=cards, cited=quoted, turn=turn, question=answer.question
+        place = f"{citation.story.title}, paragraph {citation.passage.number}"
+        lines.append(f"{_one_line(finding.answer)}. {_one_line(citation.quote)} From {place}.")
+    if not answer.findings and answer.hits:
+        lines.append(f"The nearest passage is in {answer.hits[0].title}.")
+    return " ".join(lines)
+
+
+def conversation_html(
+    turns: Sequence[Answer], *, stories: int, error: str = "", pending: str = ""
+) -> str:
+    """The page's conversation: every question with its answer.
+
+    ``pending`` is a question that is being answered, ``error`` what went wrong with the last.
+    """
+    return _HTML.get_template("conversation.html").render(
+        turns=[_turn(answer) for answer in turns],
+        error=error,
+        pending=pending,
+        stories_line="one story" if stories == 1 else f"{stories:,} stories",
     )
 
 
-def reader_html(story: Story, passages: Sequence[Passage], at: str, spans: Sequence[Span]) -> str:
-    """A whole story, paragraph by paragraph, the passage ``at`` in view and ``spans`` marked."""
-    paragraphs = [
-        (passage, marked(passage.text, passage.start, spans), passage.id == at)
-        for passage in passages
-    ]
-    return _HTML.get_template("reader.html").render(story=story, paragraphs=paragraphs)
+def _turn(answer: Answer) -> dict[str, Any]:
+    return {
+        "answer": answer,
+        "headline": headline(answer),
+        "findings": _findings(answer),
+        "leaned": leaned(answer) if answer.asked else "",
+        "spoken": spoken(answer),
+        "copied": answer_markdown(answer),
+    }
+
+
+def cards_html(turns: Sequence[Answer], beside: Callable[[Passage], tuple[str, str]]) -> str:
+    """The passages of every answer as cards; the page shows those of the answer in view.
+
+    The cited ones come first, the quoted sentences marked; ``beside`` gives the paragraphs before
+    and after a passage.
+    """
+    groups = []
+    for answer in turns:
+        quoted: dict[str, list[Span]] = {}
+        for finding in answer.findings:
+            citation = finding.citation
+            quoted.setdefault(citation.passage.id, []).append(Span(citation.start, citation.end))
+        ordered = sorted(answer.hits, key=lambda hit: (hit.passage.id not in quoted, hit.rank))
+        cards = [
+            (
+                hit,
+                marked(hit.passage.text, hit.passage.start, quoted.get(hit.passage.id, ())),
+                beside(hit.passage),
+            )
+            for hit in ordered
+        ]
+        groups.append((answer, cards, quoted))
+    return _HTML.get_template("cards.html").render(groups=groups)
+
+
+def search_html(line: str, matches: Sequence[Match]) -> str:
+    """What a search found: the nearest sentence marked, the words in common in bold."""
+    cards = []
+    for match in matches:
+        passage = match.hit.passage
+        bold = (*match.words, *match.phrases)
+        text = marked(passage.text, passage.start, [match.nearest], bold)
+        cards.append((match.hit, text, match.shared, bool(match.phrases)))
+    return _HTML.get_template("search.html").render(line=line, cards=cards)
+
+
+@dataclass(frozen=True, slots=True)
+class ShelfEntry:
+    """A story as the library view shows it; ``words`` counts them, ``people`` are named in it."""
+
+    entry: StoryEntry
+    words: int
+    people: tuple[str, ...]
+
+
+def shelf_html(shown: Sequence[ShelfEntry], found: int, stories: int, wanted: str) -> str:
+    """The library view: the first of the ``found`` stories that fit ``wanted``."""
+    return _HTML.get_template("shelf.html").render(
+        shown=shown, found=found, stories=stories, wanted=wanted
+    )
+
+
+def reader_html(
+    story: Story,
+    passages: Sequence[Passage],
+    at: str,
+    spans: Sequence[Span],
+    start: int | None = None,
+) -> str:
+    """A whole story, paragraph by paragraph, the passage ``at`` in view and ``spans`` marked.
+
+    The one that begins at ``start`` is the citation that was followed.
+    """
+    chapters = [section for section in story.sections if section.title]
+    last = passages[-1].number if passages else 0
+    return _HTML.get_template("reader.html").render(
+        story=story,
+        paragraphs=[
+            (passage, marked(passage.text, passage.start, spans), passage.id == at)
+            for passage in passages
+        ],
+        chapters={
+            passage.id: section.title
+            for section in chapters
+            for passage in passages
+            if passage.start <= section.start < passage.end
+        },
+        last=last,
+        here=next((passage.number for passage in passages if passage.id == at), 1),
+        cited=len(spans),
+        now=next((row for row, span in enumerate(spans) if span.start == start), ""),
+        opening=passages[0].id if passages else "",
+    )
+
+
+def added_html(files: Sequence[Added], now: str) -> str:
+    """What has come of each file that was added, and what is being done now."""
+    return page_html("added.html", files=files, now=now)
 
 
 def page_html(name: str, **values: Any) -> str:
@@ -167,22 +336,37 @@ def page_html(name: str, **values: Any) -> str:
     return _HTML.get_template(name).render(**values)
 
 
-def marked(text: str, offset: int, spans: Sequence[Span]) -> Markup:
-    """Escaped ``text``, which starts at ``offset`` of its story, with ``spans`` in ``<mark>``."""
+def marked(text: str, offset: int, spans: Sequence[Span], bold: Sequence[Span] = ()) -> Markup:
+    """Escaped ``text``, which starts at ``offset`` of its story, with ``spans`` in ``<mark>``.
+
+    Inside and outside of them ``bold`` spans are in ``<b>``.
+    """
+    return _framed(text, offset, spans, _MARK, lambda part, at: _framed(part, at, bold, _BOLD))
+
+
+def _framed(
+    text: str,
+    offset: int,
+    spans: Sequence[Span],
+    frame: Markup,
+    inner: Callable[[str, int], Markup] = lambda part, _: escape(part),
+) -> Markup:
     parts = [Markup()]
     position = 0
     for span in sorted(spans, key=lambda span: span.start):
         start = min(max(span.start - offset, position), len(text))
         end = min(max(span.end - offset, start), len(text))
         if end > start:
-            parts += [escape(text[position:start]), Markup("<mark>%s</mark>") % text[start:end]]
+            parts.append(inner(text[position:start], offset + position))
+            words = inner(text[start:end], offset + start)
+            parts.append(frame % words)
             position = end
-    parts.append(escape(text[position:]))
+    parts.append(inner(text[position:], offset + position))
     return Markup().join(parts)
 
 
-def _findings(answer: Answer) -> list[tuple[Finding, str, str, str]]:
-    return [(finding, *_around_span(finding)) for finding in answer.findings]
+def _findings(answer: Answer) -> list[tuple[Finding, str, str, str, str]]:
+    return [(finding, *_around_span(finding), quote_text(finding)) for finding in answer.findings]
 
 
 def _around_span(finding: Finding) -> tuple[str, str, str]:
@@ -203,6 +387,11 @@ def _source(finding: Finding) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _plain_markdown(text: str) -> str:
+    """Text that Markdown takes for words: its marks and HTML's escaped."""
+    return _MARKDOWN.sub(r"\\\g<0>", text)
 
 
 def _one_line(text: str) -> str:

@@ -20,6 +20,10 @@ class Settings:
     max_top_k: int = 200  # each search puts forward as many, so that there always are top_k
     max_question_chars: int = 2000
     max_request_bytes: int = 64_000
+    max_upload_bytes: int = 64 * 1024 * 1024  # one file, where stories may be added from the page
+    at_once: int = 4  # questions answered at the same time
+    max_waiting: int = 64  # questions that wait; beyond them 503
+    session_seconds: int = 12 * 3600  # how long the page's server keeps a conversation
 
     # reading files
     max_file_bytes: int = 256 * 1024 * 1024

@@ -1,14 +1,17 @@
-"""The reading room: a Gradio page of conversation, passages and reader. Gradio lives here only.
+"""The reading room: a Gradio page of conversation, passages, stories. Gradio lives here only.
 
-Finished HTML is made in render.py, which alone escapes; this file wires components to it.
+Finished HTML is made in render.py, which alone escapes; this file wires components to it. What the
+browser does by itself (copying, stepping, the passages in view) is in static/page.js.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
-from typing import Any
+from typing import Any, TypeAlias
 
 # Gradio reads these when it is imported: nothing is looked up or reported over the network.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -17,27 +20,39 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.events import api
 
 from ballet_qa import render
+from ballet_qa.adding import Added, Shelf
 from ballet_qa.answering import example_questions
+from ballet_qa.conversation import answer_next, turn_of
 from ballet_qa.errors import BalletQAError
 from ballet_qa.library import Library
+from ballet_qa.matches import find_matches
+from ballet_qa.names import people_named
 from ballet_qa.settings import SETTINGS
-from ballet_qa.types import Answer, Span
+from ballet_qa.types import Answer, Passage, Span
+from ballet_qa.words import fold, stem
 
 _TELL_WHAT_WAS_CLICKED = """
 element.addEventListener('click', (event) => {
-  const target = event.target.closest('[data-passage]');
-  if (target) trigger('click', { passage: target.dataset.passage, turn: target.dataset.turn });
+  const target = event.target.closest('[data-event]');
+  if (target) trigger(target.dataset.event, { ...target.dataset });
 });
 """
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+_LEAF = 40  # stories shown at once; typing narrows them
+_FOUND = 20  # passages a search shows
+_PEOPLE = 6
+_PEOPLE_WITHIN = 20_000  # characters: who matters in a story is named early
+
+Shown: TypeAlias = tuple[Any, ...]
 
 
-def mount_page(app: FastAPI, library: Library) -> None:
-    """Mount the reading room at ``/``."""
-    blocks = build_page(library)
-    blocks.queue(default_concurrency_limit=4, max_size=64)
+def mount_page(app: FastAPI, library: Library, shelf: Shelf | None = None) -> None:
+    """Mount the reading room at ``/``; with a ``shelf``, stories can be added from it."""
+    blocks = build_page(library, shelf)
+    blocks.queue(default_concurrency_limit=SETTINGS.at_once, max_size=SETTINGS.max_waiting)
     gr.mount_gradio_app(
         app,
         blocks,
@@ -46,7 +61,7 @@ def mount_page(app: FastAPI, library: Library) -> None:
         run_history=False,
         allowed_paths=[],
         show_error=False,
-        max_file_size="1kb",
+        max_file_size="1kb" if shelf is None else SETTINGS.max_upload_bytes,
         ssr_mode=False,
         enable_monitoring=False,
         theme=gr.themes.Base(
@@ -57,143 +72,361 @@ def mount_page(app: FastAPI, library: Library) -> None:
     )
 
 
-def build_page(library: Library) -> gr.Blocks:
+def build_page(library: Library, shelf: Shelf | None = None) -> gr.Blocks:
     """The page over one library."""
-    room = Room(library)
-    answerer = library.answerer()
-    catalogue = answerer.index.texts.catalogue()
+    room = Room(library, shelf)
     blocks = gr.Blocks(title="ballet_qa", analytics_enabled=False, fill_width=True)
     with blocks:
-        turns = gr.State([])
-        masthead = gr.HTML(
-            render.page_html("masthead.html", stories=len(catalogue)), elem_id="title"
-        )
-        with gr.Row(elem_id="page"):
-            with gr.Column(scale=3, min_width=320):
-                conversation = gr.HTML(
-                    room.conversation([]), elem_id="conversation", js_on_load=_TELL_WHAT_WAS_CLICKED
-                )
-                with gr.Row(elem_id="examples") as examples:
-                    example_buttons = [
-                        gr.Button(question, size="sm") for question in example_questions(answerer)
-                    ]
-                with gr.Row(elem_id="ask-row"):
-                    box = gr.Textbox(
-                        label="Your question",
-                        show_label=False,
-                        placeholder="Ask about the stories  ( / )",
-                        elem_id="ask-box",
-                        max_length=SETTINGS.max_question_chars,
-                        autofocus=True,
-                        container=False,
-                        scale=5,
-                        html_attributes=gr.InputHTMLAttributes(autocapitalize="sentences"),
+        # First, for a name is given once, and the page's own events have names, too.
+        api(room.api_ask, api_name="ask", api_description="Ask the stories a question.")
+        api(room.api_search, api_name="search", api_description="Find the nearest passages.")
+        turns = gr.State([], time_to_live=SETTINGS.session_seconds)
+        masthead = gr.HTML(room.masthead(), elem_id="title")
+        with gr.Tabs(elem_id="views") as views:
+            with gr.Tab("Ask", id="ask"), gr.Row(elem_id="page"):
+                with gr.Column(scale=3, min_width=320, elem_id="talk"):
+                    conversation = _told(room.conversation([]), "conversation")
+                    with gr.Row(elem_id="examples") as examples:
+                        example_buttons = [
+                            gr.Button(question, size="sm")
+                            for question in example_questions(library.answerer())
+                        ]
+                    with gr.Row(elem_id="ask-row"):
+                        box = _line("Your question", "Ask about the stories", "ask-box")
+                        ask = gr.Button("Ask", elem_id="ask-button", scale=0, variant="primary")
+                        stop = gr.Button("Stop", elem_id="stop-button", scale=0, visible=False)
+                    stories = gr.Dropdown(
+                        choices=room.choices(),
+                        value=[],
+                        multiselect=True,
+                        label="Only in these stories (all, if none is chosen)",
+                        elem_id="stories",
                     )
-                    ask = gr.Button("Ask", elem_id="ask-button", scale=0, variant="primary")
-                stories = gr.Dropdown(
-                    choices=room.choices(),
-                    value=[],
-                    multiselect=True,
-                    label="Only in these stories (all, if none is chosen)",
-                    elem_id="stories",
-                )
-                with gr.Row(elem_id="actions"):
-                    undo = gr.Button("Undo", size="sm")
-                    clear = gr.Button("Clear", size="sm")
-            with gr.Column(scale=2, min_width=300):
-                cards = gr.HTML("", elem_id="passages", js_on_load=_TELL_WHAT_WAS_CLICKED)
+                    with gr.Row(elem_id="actions", visible=False) as actions:
+                        undo = gr.Button("Undo", size="sm")
+                        clear = gr.Button("Clear", size="sm")
+                        save_text = gr.Button("Save as Markdown", size="sm")
+                        save_json = gr.Button("Save as JSON", size="sm")
+                with gr.Column(scale=2, min_width=300, elem_id="beside"):
+                    cards = _told("", "passages")
+            with gr.Tab("Search", id="search"), gr.Column(elem_id="search"):
+                with gr.Row(elem_id="search-row"):
+                    line = _line("Search the passages", "Words, or a passage’s drift", "search-box")
+                    find = gr.Button("Search", elem_id="search-button", scale=0, variant="primary")
+                gr.HTML(render.page_html("search_help.html"), elem_id="search-help")
+                found = _told("", "found")
+            with gr.Tab("Stories", id="stories-view"), gr.Column(elem_id="library"):
+                wanted = _line("Find a story", "A title, a name, a word of its id", "library-box")
+                if shelf is not None:
+                    with gr.Accordion("Add stories", open=False, elem_id="adding"):
+                        files = gr.File(
+                            label=f"Files: {shelf.suffixes}",
+                            file_count="multiple",
+                            elem_id="add-files",
+                        )
+                        add = gr.Button("Add to the shelf", elem_id="add-button")
+                        report = gr.HTML("", elem_id="add-report")
+                books = _told(room.books(""), "books")
         with gr.Sidebar(
-            position="right", open=False, width="min(100%, 34rem)", elem_id="reader-panel"
+            position="right", open=False, width="min(100%, 38rem)", elem_id="reader-panel"
         ) as panel:
-            reader = gr.HTML(render.page_html("no_story.html"), elem_id="reader")
+            reader = _told(render.page_html("no_story.html"), "reader")
+        saved = gr.Textbox(visible="hidden", elem_id="saved")
 
-        shown = [conversation, cards, turns, box, examples]
-        for trigger in (box.submit, ask.click):
+        shown = [conversation, cards, turns, box, examples, actions, ask, stop]
+        asking: list[Any] = [
             trigger(room.ask, [box, turns, stories], shown, **_PRIVATE)
-        for button in example_buttons:
+            for trigger in (box.submit, ask.click)
+        ]
+        asking += [
             button.click(room.ask, [button, turns, stories], shown, **_PRIVATE)
+            for button in example_buttons
+        ]
+        asking.append(conversation.retry(room.again, [turns, stories], shown, **_PRIVATE))
+        asking.append(books.submit(room.ask_of, [turns], [*shown, views, stories], **_PRIVATE))
+        stop.click(room.stop, [turns, box], shown, cancels=asking, **_PRIVATE)
+        conversation.edit(room.edit, [turns], [box], **_PRIVATE).then(None, js=_FOCUS)
         undo.click(room.undo, [turns], shown, **_PRIVATE)
         clear.click(room.clear, None, shown, **_PRIVATE)
-        for part in (conversation, cards):
-            part.click(room.open, [turns], [reader, panel, cards], **_PRIVATE)
-        # Who opens the page sees the stories there are then, not those there were at the start.
-        blocks.load(room.arrive, None, [masthead, stories], **_PRIVATE)
+        for button, make, name in (
+            (save_text, room.markdown, "conversation.md"),
+            (save_json, room.json, "conversation.json"),
+        ):
+            button.click(make, [turns], [saved], **_PRIVATE).then(
+                None, [saved], js=f"(text) => window.bqSave(text, '{name}')"
+            )
+        for part in (conversation, cards, found, books):
+            part.click(room.open, [turns], [reader, panel], **_PRIVATE)
+        for part in (reader, books):
+            part.select(room.only, None, [stories, views, panel], **_PRIVATE).then(None, js=_FOCUS)
+        for trigger in (line.submit, find.click):
+            trigger(room.search, [line], [found], **_PRIVATE)
+        wanted.change(room.books, [wanted], [books], trigger_mode="always_last", **_PRIVATE)
+        if shelf is not None:
+            add.click(
+                room.add, [files, wanted], [report, books, masthead, stories, files], **_PRIVATE
+            )
+        # Who opens the page sees the stories there are then, not those there were at the start; a
+        # link to an answer asks its question again.
+        blocks.load(room.arrive, None, [masthead, stories, books], **_PRIVATE)
+        asking.append(blocks.load(room.reopen, [turns], shown, **_PRIVATE))
     return blocks
+
+
+_FOCUS = "() => window.bqFocus()"
+
+
+def _told(html: str, name: str) -> gr.HTML:
+    """A part of the page that tells what was clicked in it."""
+    return gr.HTML(html, elem_id=name, js_on_load=_TELL_WHAT_WAS_CLICKED)
+
+
+def _line(label: str, placeholder: str, name: str) -> gr.Textbox:
+    return gr.Textbox(
+        label=label,
+        show_label=False,
+        placeholder=placeholder,
+        elem_id=name,
+        max_length=SETTINGS.max_question_chars,
+        autofocus=name == "ask-box",
+        container=False,
+        scale=5,
+        html_attributes=gr.InputHTMLAttributes(autocapitalize="sentences"),
+    )
 
 
 class Room:
     """What the page does when something is asked or clicked: values in, HTML out."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, shelf: Shelf | None = None) -> None:
         self._library = library
+        self._shelf = shelf
+
+    def masthead(self) -> str:
+        """The name, and how many stories there are."""
+        stories = self._library.answerer().index.manifest.stories
+        return render.page_html("masthead.html", stories=stories)
 
     def choices(self) -> list[tuple[str, str]]:
         """The stories to choose from: what is shown, and the id."""
         catalogue = self._library.answerer().index.texts.catalogue()
         return [(f"{entry.title} · {entry.id}", entry.id) for entry in catalogue]
 
-    def arrive(self) -> tuple[str, Any]:
-        """The masthead and the choice of stories, as they are now."""
-        choices = self.choices()
-        masthead = render.page_html("masthead.html", stories=len(choices))
-        return masthead, gr.Dropdown(choices=choices)
+    def arrive(self) -> tuple[str, Any, str]:
+        """The masthead, the choice of stories and the library, as they are now."""
+        return self.masthead(), gr.Dropdown(choices=self.choices()), self.books("")
 
-    def ask(
-        self, question: str, turns: list[Answer], stories: list[str]
-    ) -> tuple[str, str, list[Answer], str, Any]:
+    def reopen(self, turns: list[Answer], request: gr.Request) -> Iterator[Shown]:
+        """Ask the question that a link to an answer carries."""
+        question = str(request.query_params.get("q", ""))
+        if question.strip():
+            chosen = request.query_params.getlist("story") if request.request else []
+            yield from self.ask(question, turns, chosen)
+        else:  # somebody may have asked already: leave all as it is
+            yield (gr.skip(),) * 8
+
+    def ask(self, question: str, turns: list[Answer], stories: list[str]) -> Iterator[Shown]:
         """Answer a question and add it to the conversation; what went wrong is said there too."""
+        yield self._asking(question, turns)
         try:
-            answer = self._library.answerer().answer(question, stories=stories or None)
+            before = [turn_of(answer) for answer in turns]
+            answer = answer_next(
+                self._library.answerer(), question, before, stories=stories or None
+            )
         except BalletQAError as error:
-            return self._shown(turns, error=str(error), box=question)
-        return self._shown([*turns, answer])
+            yield self._shown(turns, error=str(error), box=question)
+        else:
+            yield self._shown([*turns, answer], box=None)
 
-    def undo(self, turns: list[Answer]) -> tuple[str, str, list[Answer], str, Any]:
+    def again(
+        self, turns: list[Answer], stories: list[str], event: gr.EventData
+    ) -> Iterator[Shown]:
+        """Answer a question again in its place, its own words alone if that was asked for."""
+        number = _turn_number(event._data.get("turn"), turns)
+        if number is None:
+            yield self._shown(turns)
+            return
+        question = turns[number].question
+        yield self._asking(question, turns, box=gr.skip())
+        before = [] if event._data.get("plain") else [turn_of(turn) for turn in turns[:number]]
+        try:
+            answer = answer_next(
+                self._library.answerer(), question, before, stories=stories or None
+            )
+        except BalletQAError as error:
+            yield self._shown(turns, error=str(error))
+        else:
+            yield self._shown([*turns[:number], answer, *turns[number + 1 :]], box=None)
+
+    def ask_of(self, turns: list[Answer], event: gr.EventData) -> Iterator[Shown]:
+        """Ask what a story's page offers, of that story alone."""
+        question, story = (str(event._data.get(name, "")) for name in ("question", "story"))
+        for shown in self.ask(question, turns, [story]):
+            yield *shown, gr.Tabs(selected="ask"), gr.skip()
+
+    def edit(self, turns: list[Answer], event: gr.EventData) -> Any:
+        """A question back into the box."""
+        number = _turn_number(event._data.get("turn"), turns)
+        return gr.skip() if number is None else turns[number].question
+
+    def stop(self, turns: list[Answer], box: str) -> Shown:
+        """The conversation without the question that was being answered."""
+        return self._shown(turns, box=box)
+
+    def undo(self, turns: list[Answer]) -> Shown:
         """Take the last question back into the box."""
         return self._shown(turns[:-1], box=turns[-1].question if turns else "")
 
-    def clear(self) -> tuple[str, str, list[Answer], str, Any]:
+    def clear(self) -> Shown:
         """Begin again."""
         return self._shown([])
 
-    def open(self, event: gr.EventData, turns: list[Answer]) -> tuple[Any, Any, Any]:
-        """Open the story of a clicked citation at its paragraph, its answer's quotes marked."""
+    def markdown(self, turns: list[Answer]) -> str:
+        """The conversation as a document."""
+        return render.conversation_markdown(turns)
+
+    def json(self, turns: list[Answer]) -> str:
+        """The conversation with every quote, story, paragraph and offset."""
+        return json.dumps(render.conversation_json(turns), ensure_ascii=False, indent=1)
+
+    def open(self, event: gr.EventData, turns: list[Answer]) -> tuple[Any, Any]:
+        """Open the story of a clicked citation at its paragraph, the quotes from it marked."""
         passage_id = str(event._data.get("passage", ""))
         texts = self._library.answerer().index.texts
         story_row = texts.story_row(passage_id.rpartition("#")[0])
         if story_row is None:
-            return gr.skip(), gr.skip(), gr.skip()
+            return gr.skip(), gr.skip()
         story = texts.story(story_row)
-        number = _turn_number(event._data.get("turn"), turns)
-        cited = turns[number].findings if number is not None else ()
-        spans = [
+        spans = {
             Span(finding.citation.start, finding.citation.end)
-            for finding in cited
+            for answer in turns
+            for finding in answer.findings
             if finding.citation.story.id == story.id
-        ]
-        html = render.reader_html(story, texts.passages_of(story_row), passage_id, spans)
-        cards = gr.skip() if number is None else self.cards(turns, number)
-        return html, gr.Sidebar(open=True), cards
+            and finding.citation.story.sha256 == story.sha256
+        }
+        ordered = sorted(spans, key=lambda span: span.start)
+        at = str(event._data.get("at", ""))
+        html = render.reader_html(
+            story,
+            texts.passages_of(story_row),
+            passage_id,
+            ordered,
+            int(at) if at.isdecimal() else None,
+        )
+        return html, gr.Sidebar(open=True)
 
-    def conversation(self, turns: Sequence[Answer], error: str = "") -> str:
+    def only(self, event: gr.EventData) -> tuple[Any, Any, Any]:
+        """Ask one story from now on."""
+        story = str(event._data.get("story", ""))
+        if self._library.answerer().index.texts.story_row(story) is None:
+            return gr.skip(), gr.skip(), gr.skip()
+        return [story], gr.Tabs(selected="ask"), gr.Sidebar(open=False)
+
+    def search(self, line: str) -> str:
+        """What a search line finds; what is wrong with it is said."""
+        try:
+            matches = find_matches(self._library.answerer().retriever, line, _FOUND)
+        except BalletQAError as error:
+            return render.page_html("error.html", error=str(error))
+        return render.search_html(line, matches)
+
+    def books(self, wanted: str) -> str:
+        """The stories whose title, id or people hold what is wanted."""
+        texts = self._library.answerer().index.texts
+        entries = texts.catalogue()
+        words = fold(wanted).split()
+        named = [texts.stories_naming(stem(word)) for word in words]
+        fitting = [
+            row
+            for row, entry in enumerate(entries)
+            if all(
+                word in fold(f"{entry.title} {entry.id}") or row in rows
+                for word, rows in zip(words, named, strict=True)
+            )
+        ]
+        shown = []
+        for row in fitting[:_LEAF]:
+            story = texts.story(row)
+            known = {stem(form) for form, count in texts.names_of(row) if count > 1}
+            known |= {stem(word) for word in story.title.split()}
+            people = people_named(story.text[:_PEOPLE_WITHIN], known)[:_PEOPLE]
+            shown.append(render.ShelfEntry(entries[row], len(story.text.split()), tuple(people)))
+        return render.shelf_html(shown, len(fitting), len(entries), wanted)
+
+    def add(self, files: list[str] | None, wanted: str) -> Iterator[tuple[str, Any, Any, Any, Any]]:
+        """Put files on the shelf, one by one as they come, and show them."""
+        assert self._shelf is not None, "only a page with a shelf has the button"
+        said: list[Added] = []
+        try:
+            for added in self._shelf.add(files or []):
+                said = [*said, added] if added.done else said
+                yield render.added_html(said, added.now), *(gr.skip(),) * 4
+        except BalletQAError as error:
+            yield render.page_html("error.html", error=str(error)), *(gr.skip(),) * 4
+            return
+        masthead, stories, _ = self.arrive()
+        yield render.added_html(said, ""), self.books(wanted), masthead, stories, None
+
+    def conversation(self, turns: Sequence[Answer], error: str = "", pending: str = "") -> str:
         """The conversation's HTML."""
         stories = self._library.answerer().index.manifest.stories
-        return render.conversation_html(turns, error=error, stories=stories)
+        return render.conversation_html(turns, stories=stories, error=error, pending=pending)
 
-    def cards(self, turns: Sequence[Answer], number: int) -> str:
-        """The passages of one answer."""
-        return render.cards_html(turns[number], number) if turns else ""
+    def api_ask(
+        self, question: str, top_k: int = SETTINGS.top_k, stories: list[str] | None = None
+    ) -> dict[str, Any]:
+        """The answer, as ``ballet-qa ask --json`` prints it."""
+        with _told_to_client():
+            answer = self._library.answerer().answer(question, top_k, stories or None)
+        return render.answer_json(answer)
 
-    def _shown(
-        self, turns: list[Answer], *, error: str = "", box: str = ""
-    ) -> tuple[str, str, list[Answer], str, Any]:
+    def api_search(
+        self, query: str, top_k: int = SETTINGS.top_k, stories: list[str] | None = None
+    ) -> dict[str, Any]:
+        """The hits, as ``ballet-qa search --json`` prints them."""
+        with _told_to_client():
+            hits = self._library.answerer().retriever.search(query, top_k, stories or None)
+        return render.search_json(query, hits)
+
+    def _beside(self, passage: Passage) -> tuple[str, str]:
+        """The words before and after a passage, in its story."""
+        texts = self._library.answerer().index.texts
+        row = texts.passage_row(passage.id)
+        if row is None:
+            return "", ""
+        first, last = texts.passage_rows(int(texts.passage_story[row]))
+        return (
+            texts.passage(row - 1).text if row > first else "",
+            texts.passage(row + 1).text if row + 1 < last else "",
+        )
+
+    def _asking(self, question: str, turns: list[Answer], box: Any = "") -> Shown:
+        """The page while a question is being answered."""
+        conversation = self.conversation(turns, pending=question.strip())
+        ask, stop = gr.Button(visible=False), gr.Button(visible=True)
+        return conversation, *(gr.skip(),) * 2, box, gr.Row(visible=False), gr.skip(), ask, stop
+
+    def _shown(self, turns: list[Answer], *, error: str = "", box: str | None = "") -> Shown:
+        """The page with this conversation; without ``box``, what is being typed is left alone."""
         return (
             self.conversation(turns, error),
-            self.cards(turns, len(turns) - 1),
+            render.cards_html(turns, self._beside),
             turns,
-            box,
+            gr.skip() if box is None else box,
             gr.Row(visible=not turns),
+            gr.Row(visible=bool(turns)),
+            gr.Button(visible=True),
+            gr.Button(visible=False),
         )
+
+
+@contextmanager
+def _told_to_client() -> Iterator[None]:
+    """Let a client of the queue read what was wrong; Gradio shows it only its own errors."""
+    try:
+        yield
+    except BalletQAError as error:
+        raise gr.Error(f"{type(error).__name__}: {error}", print_exception=False) from error
 
 
 def _turn_number(value: object, turns: Sequence[Answer]) -> int | None:

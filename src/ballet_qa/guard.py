@@ -1,0 +1,239 @@
+"""What stands before every route: who may ask, how much at once, and the headers of every answer.
+
+Pure ASGI: Starlette's BaseHTTPMiddleware breaks server-sent events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi.responses import JSONResponse
+
+from ballet_qa.errors import ServeError
+from ballet_qa.settings import SETTINGS
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# Gradio's page needs inline and evaluated scripts of its own; nothing may come from elsewhere.
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+        "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+        "connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'; "
+        "frame-ancestors 'self'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+_UPLOAD = "/gradio_api/upload"
+_COSTLY = ("/api/ask", "/api/search")
+_DUMMY_HASH = b"$2b$10$C6UzMDM.H6dfI/f/IKcEeO7ZLJw6J8p1g5Yc1mQn5J0Jb1Z0xw5nC"
+
+
+class Keys:
+    """Who may come in: one ``user:password``, or a file of users with their bcrypt hashes.
+
+    Such files are what Apache's ``htpasswd -B`` writes. Sent by HTTP's basic scheme (RFC 7617), so
+    give the page TLS by a proxy before it leaves this machine.
+    """
+
+    def __init__(self, auth: str) -> None:
+        """Raises ServeError when ``auth`` is neither a file nor a pair, or a hash is not bcrypt."""
+        self._hashes: dict[str, bytes] = {}
+        self._pair = b""
+        self._salt = secrets.token_bytes(16)
+        self._known: set[bytes] = set()  # what was let in before: bcrypt is slow on purpose
+        path = Path(auth)
+        if path.is_file():
+            self._read(path)
+        elif ":" in auth.strip(":"):
+            self._pair = auth.encode("utf-8")
+        else:
+            raise ServeError(f"--auth is neither user:password nor a file: {auth!r}")
+
+    def fit(self, header: bytes) -> bool:
+        """Whether an Authorization header names somebody who may come in. May take a while."""
+        scheme, _, coded = header.partition(b" ")
+        if scheme.lower() != b"basic":
+            return False
+        try:
+            given = base64.b64decode(coded.strip(), validate=True)
+        except (binascii.Error, ValueError):
+            return False
+        if self._pair:
+            return hmac.compare_digest(given, self._pair)
+        seen = hashlib.sha256(self._salt + given).digest()
+        if seen in self._known:
+            return True
+        import bcrypt
+
+        user, _, password = given.partition(b":")
+        known = self._hashes.get(user.decode("utf-8", "replace"))
+        # An unknown user takes as long as a wrong password.
+        fits = bcrypt.checkpw(password[:72], known or _DUMMY_HASH)
+        if fits and known:
+            self._known.add(seen)
+        return fits and known is not None
+
+    def _read(self, path: Path) -> None:
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            user, _, hashed = line.strip().partition(":")
+            if not hashed.startswith(("$2a$", "$2b$", "$2y$")):
+                raise ServeError(
+                    f"{path}:{number}: no bcrypt hash for {user!r}; make one: htpasswd -B {path}"
+                )
+            self._hashes[user] = hashed.encode("ascii", "replace")
+        if not self._hashes:
+            raise ServeError(f"{path} names no user; add one: htpasswd -B {path} NAME")
+
+
+class Guard:
+    """Lets in, bounds, and adds the security headers to every response."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Keys | None = None,
+        root_path: str = "",
+        *,
+        uploads: bool = False,
+    ) -> None:
+        """``root_path`` is where a proxy shows the page; ``uploads`` lets large files through."""
+        self._app = app
+        self._keys = keys
+        self._root = root_path.rstrip("/")
+        self._uploads = uploads
+        self._working = asyncio.Semaphore(SETTINGS.at_once)
+        self._waiting = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, guarded."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        scope = self._placed(scope)
+        if self._keys is not None and not await self._let_in(scope, self._keys):
+            await self._refuse(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            await send(_with_headers(message))
+
+        path = scope["path"].removeprefix(self._root)
+        upload = self._uploads and path.startswith(_UPLOAD)
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not upload:
+            body = await _body_within(receive, SETTINGS.max_request_bytes)
+            if body is None:
+                limit = f"the request is over {SETTINGS.max_request_bytes:,} bytes; ask for less"
+                response = JSONResponse(error_form("RequestTooLarge", limit), status_code=413)
+                await response(scope, receive, send_guarded)
+                return
+            receive = _replayed(body, receive)
+        if path.rstrip("/") in _COSTLY:
+            await self._in_turn(scope, receive, send_guarded)
+        else:
+            await self._app(scope, receive, send_guarded)
+
+    async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A few questions at once; some wait; the rest are told to come back."""
+        if self._waiting >= SETTINGS.max_waiting:
+            busy = f"{self._waiting} questions are waiting already; ask again in a few seconds"
+            response = JSONResponse(
+                error_form("TooBusy", busy), status_code=503, headers={"retry-after": "5"}
+            )
+            await response(scope, receive, send)
+            return
+        self._waiting += 1
+        try:
+            await self._working.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._working.release()
+
+    def _placed(self, scope: Scope) -> Scope:
+        """The request as if at the root, whether the proxy takes its own prefix off or not."""
+        if not self._root:
+            return scope
+        path = scope["path"]
+        if path != self._root and not path.startswith(f"{self._root}/"):
+            path = f"{self._root}{path}"
+        return {**scope, "root_path": self._root, "path": path}
+
+    async def _let_in(self, scope: Scope, keys: Keys) -> bool:
+        given = [value for name, value in scope["headers"] if name.lower() == b"authorization"]
+        return len(given) == 1 and await asyncio.to_thread(keys.fit, given[0])
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+
+        async def send_guarded(message: Message) -> None:
+            await send(_with_headers(message))
+
+        response = JSONResponse(
+            error_form("NotLetIn", "name and password are needed here"),
+            status_code=401,
+            headers={"www-authenticate": 'Basic realm="ballet_qa", charset="UTF-8"'},
+        )
+        await response(scope, receive, send_guarded)
+
+
+def error_form(kind: str, message: str) -> dict[str, dict[str, str]]:
+    """An error as every route gives it."""
+    return {"error": {"type": kind, "message": message}}
+
+
+def _with_headers(message: Message) -> Message:
+    if message["type"] != "http.response.start":
+        return message
+    own = {name.encode() for name in HEADERS}
+    headers = [(k, v) for k, v in message["headers"] if k.lower() not in own]
+    headers += [(k.encode(), v.encode()) for k, v in HEADERS.items()]
+    return {**message, "headers": headers}
+
+
+async def _body_within(receive: Receive, limit: int) -> bytes | None:
+    """The whole body, or None when it is larger than ``limit``."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return b"".join(parts)
+        size += len(message.get("body", b""))
+        if size > limit:
+            return None
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """A receive that gives the body that was already read, then goes on as before."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

@@ -1,0 +1,138 @@
+"""Who may come in, how much at once, where a proxy shows the page: by the real application."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+from pathlib import Path
+
+import bcrypt
+import pytest
+from fastapi.testclient import TestClient
+from starlette.routing import Mount, Route
+
+from ballet_qa.encoder import SentenceEncoder
+from ballet_qa.errors import ServeError
+from ballet_qa.guard import Guard, Keys
+from ballet_qa.library import Library
+from ballet_qa.server import Serving
+from ballet_qa.settings import SETTINGS
+from test_server import made_app
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    coded = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return {"authorization": f"Basic {coded}"}
+
+
+def header(user: str, password: str) -> bytes:
+    return basic(user, password)["authorization"].encode()
+
+
+def test_one_pair() -> None:
+    keys = Keys("ann:pä:ss")
+    assert keys.fit(header("ann", "pä:ss"))
+    for wrong in (b"", b"Basic", b"Basic !!!", b"Bearer x", header("ann", "x"), header("", "")):
+        assert not keys.fit(wrong)
+
+
+def test_a_file_of_hashes(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+    path.write_text(f"# people\nann:{hashed}\nbob:{hashed.replace('$2b$', '$2y$')}\n", "utf-8")
+    keys = Keys(str(path))
+    for _ in range(2):  # the second time from memory
+        assert keys.fit(header("ann", "secret"))
+        assert keys.fit(header("bob", "secret"))
+        assert not keys.fit(header("ann", "Secret"))
+        assert not keys.fit(header("eve", "secret"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("ann:plain\n", "no bcrypt hash for 'ann'"), ("\n", "names no user")]
+)
+def test_a_file_that_holds_no_hashes_is_refused(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(content, "utf-8")
+    with pytest.raises(ServeError, match=said):
+        Keys(str(path))
+
+
+def test_what_is_no_key_is_refused() -> None:
+    for wrong in ("nothing", ":", "user:"):
+        with pytest.raises(ServeError, match="neither"):
+            Keys(wrong)
+
+
+def test_every_route_is_guarded(seeds_index: Path, encoder: SentenceEncoder) -> None:
+    """Every route in the application's own table is asked without credentials."""
+    app = made_app(Library(seeds_index, encoder=encoder), Serving(auth="ann:secret", mcp=True))
+    paths = {"/", "/nothing"}
+    for route in app.routes:
+        if isinstance(route, Mount):
+            paths |= {f"{route.path}{getattr(inner, 'path', '')}" for inner in route.routes}
+        elif isinstance(route, Route) or hasattr(route, "path"):
+            paths.add(route.path)
+    assert {"/health", "/openapi.json", "/mcp", "/config"} <= paths
+    assert len(paths) > 20
+    with TestClient(app) as client:
+        for path in sorted(paths):
+            for method in ("GET", "POST"):
+                response = client.request(method, path.replace("{", "").replace("}", ""))
+                assert response.status_code == 401, (method, path)
+                assert response.headers["www-authenticate"].startswith("Basic")
+                assert "default-src 'self'" in response.headers["content-security-policy"]
+        assert client.get("/health", headers=basic("ann", "secret")).status_code == 200
+        assert client.get("/", headers=basic("ann", "secret")).status_code == 200
+        assert client.get("/", headers=basic("ann", "wrong")).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/shelf/health", "/health"])
+def test_a_proxy_may_take_its_prefix_off_or_not(
+    seeds_index: Path, encoder: SentenceEncoder, path: str
+) -> None:
+    app = made_app(Library(seeds_index, encoder=encoder), Serving(root_path="/shelf/"))
+    with TestClient(app) as client:
+        assert client.get(path).json()["status"] == "ok"
+
+
+def test_beyond_those_that_wait_a_question_is_told_to_come_back() -> None:
+    """Slow work behind the guard: a few at once, some wait, the rest get 503 at once."""
+    most, lock = 0, threading.Lock()
+    running = 0
+
+    async def slow(_scope: object, _receive: object, send: object) -> None:
+        nonlocal most, running
+        with lock:
+            running += 1
+            most = max(most, running)
+        await asyncio.sleep(0.05)
+        running -= 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
+        await send({"type": "http.response.body", "body": b"{}"})  # type: ignore[operator]
+
+    guard = Guard(slow)
+    asked = SETTINGS.at_once + SETTINGS.max_waiting + 10
+
+    async def ask() -> int:
+        status: list[int] = []
+
+        async def receive() -> dict[str, object]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: dict[str, object]) -> None:
+            if message["type"] == "http.response.start":
+                status.append(int(str(message["status"])))
+
+        scope = {"type": "http", "method": "POST", "path": "/api/ask", "headers": []}
+        await guard(scope, receive, send)  # type: ignore[arg-type]
+        return status[0]
+
+    async def all_at_once() -> list[int]:
+        return await asyncio.gather(*(ask() for _ in range(asked)))
+
+    statuses = asyncio.run(all_at_once())
+    assert statuses.count(503) == 10
+    assert statuses.count(200) == asked - 10
+    assert most == SETTINGS.at_once
