@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import fairytaleqa
+import followups
 import quality
+import reading
 import speed
 
 QUESTIONS = """question_id,local-or-sum,cor_section,attribute1,attribute2,question,ex-or-im1,\
@@ -121,3 +124,20 @@ def test_dealt_vectors_are_unit_and_the_same_each_time(encoder: SentenceEncoder)
     assert rows.shape == (3, encoder.dimension)
     assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
     assert np.array_equal(rows, dealt.encode_passages(["one", "two", "three"]))
+
+
+def test_the_docs_show_what_was_last_measured() -> None:
+    def measured(name: str) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
+        return told
+
+    answers = (ROOT / "docs/answers.md").read_text("utf-8")
+    made = measured("reading")
+    for title, held in made["sets"].items():
+        assert reading.table(title, held) in answers
+    for title, held in made["encoders"].items():
+        assert reading.encoder_table(title, held) in answers
+    assert reading.refusal_table(made["refusals"]) in answers
+    assert (ROOT / "docs/plots/reading.svg").stat().st_size > 1000
+    told = (ROOT / "docs/followups.md").read_text("utf-8")
+    assert followups.table(measured("followups")) in told
