@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,13 +21,14 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from ballet_qa.build import build_index
 from ballet_qa.encoder import SentenceEncoder
-from conftest import ROOT, SEEDS
+from conftest import KUZNETSOVA, ROOT, SEEDS
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -37,6 +39,7 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
+PROCESSES: dict[str, int] = {}  # the servers', by host and port
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = """Mallory ${alert(1)} `${document.title="evil"}` <img src=x onerror="alert(1)">.
 
@@ -83,6 +86,7 @@ def serving(index: Path, *options: str, credentials: str = "") -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:
             address = f"http://127.0.0.1:{port}"
+            PROCESSES[f"127.0.0.1:{port}"] = process.pid
             health = urllib.request.Request(f"{address}/health")
             coded = base64.b64encode(credentials.encode()).decode()
             health.add_header("authorization", f"Basic {coded}")
@@ -96,6 +100,7 @@ def serving(index: Path, *options: str, credentials: str = "") -> Iterator[str]:
                     time.sleep(0.1)
             yield address
         finally:
+            process.send_signal(signal.SIGCONT)
             process.terminate()
             process.wait(20)
 
@@ -263,6 +268,10 @@ def states(page: Page) -> Iterator[str]:
     yield "empty"
     page.locator("#ask-box textarea").fill("Where did Amélie grow up?")
     page.locator("#ask-box textarea").press("Enter")
+    page.wait_for_selector("#conversation .bq-pending")
+    os.kill(PROCESSES[urlsplit(page.url).netloc], signal.SIGSTOP)  # an answer is gone too soon
+    yield "answering"
+    os.kill(PROCESSES[urlsplit(page.url).netloc], signal.SIGCONT)
     expect(turns).to_have_count(1)
     expect(page.locator("#passages .bq-card").first).to_be_visible()
     page.wait_for_timeout(300)
@@ -491,6 +500,19 @@ def test_stories_are_added_from_the_page(
         ask(page, "Who kept a goat named Prim?")
         expect(page.locator("#conversation blockquote")).to_contain_text("Otto")
         assert sorted(path.name for path in (shelf / "added").iterdir()) == ["two.txt"]
+
+
+def test_gradios_own_client(address: str) -> None:
+    from gradio_client import Client
+
+    client = Client(address, verbose=False)
+    told = client.predict("Who owns the café?", 1, [KUZNETSOVA], api_name="/ask")
+    assert told["findings"][0]["answer"] == "Colette"
+    found = client.predict("snow", 2, None, api_name="/search")
+    assert [hit["rank"] for hit in found["hits"]] == [1, 2]
+    with pytest.raises(Exception, match="the question is blank"):
+        client.predict(" ", 1, None, api_name="/ask")
+    client.close()
 
 
 def test_without_the_password_there_is_nothing(browser: Browser, seeds_index: Path) -> None:

@@ -88,6 +88,17 @@ def test_every_route_is_guarded(seeds_index: Path, encoder: SentenceEncoder) -> 
         assert client.get("/", headers=basic("ann", "wrong")).status_code == 401
 
 
+def test_another_sites_page_can_change_nothing(seeds_index: Path, encoder: SentenceEncoder) -> None:
+    with TestClient(made_app(Library(seeds_index, encoder=encoder))) as client:
+        body = {"question": "Who owns the café?"}
+        for path in ("/api/ask", "/gradio_api/upload", "/gradio_api/queue/join"):
+            response = client.post(path, json=body, headers={"sec-fetch-site": "cross-site"})
+            assert response.status_code == 403
+            assert response.json()["error"]["type"] == "FromElsewhere"
+        same = {"sec-fetch-site": "same-origin"}
+        assert client.post("/api/ask", json=body, headers=same).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/shelf/health", "/health"])
 def test_a_proxy_may_take_its_prefix_off_or_not(
     seeds_index: Path, encoder: SentenceEncoder, path: str

@@ -124,17 +124,24 @@ class Guard:
         scope = self._placed(scope)
         if self._keys is not None and not await self._let_in(scope, self._keys):
             await self._refuse(scope, receive, send)
-            return
-        if scope["type"] == "websocket":
+        elif scope["type"] == "websocket":
             await self._app(scope, receive, send)
-            return
+        else:
+            await self._answer(scope, receive, send)
 
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_guarded(message: Message) -> None:
             await send(_with_headers(message))
 
         path = scope["path"].removeprefix(self._root)
         upload = self._uploads and path.startswith(_UPLOAD)
-        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not upload:
+        reads = scope["method"] in ("GET", "HEAD", "OPTIONS")
+        if not reads and (b"sec-fetch-site", b"cross-site") in scope["headers"]:
+            # A browser sends a known password wherever a page makes it ask.
+            elsewhere = error_form("FromElsewhere", "asked by another site's page; ask from here")
+            await JSONResponse(elsewhere, status_code=403)(scope, receive, send_guarded)
+            return
+        if not reads and not upload:
             body = await _body_within(receive, SETTINGS.max_request_bytes)
             if body is None:
                 limit = f"the request is over {SETTINGS.max_request_bytes:,} bytes; ask for less"

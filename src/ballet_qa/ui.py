@@ -124,7 +124,11 @@ def build_page(library: Library, shelf: Shelf | None = None) -> gr.Blocks:
                             file_count="multiple",
                             elem_id="add-files",
                         )
-                        add = gr.Button("Add to the shelf", elem_id="add-button")
+                        with gr.Row(elem_id="add-row"):
+                            add = gr.Button("Add to the shelf", elem_id="add-button")
+                            folder = gr.UploadButton(
+                                "Add a whole folder", file_count="directory", elem_id="add-folder"
+                            )
                         report = gr.HTML("", elem_id="add-report")
                 books = _told(room.books(""), "books")
         with gr.Sidebar(
@@ -163,9 +167,9 @@ def build_page(library: Library, shelf: Shelf | None = None) -> gr.Blocks:
             trigger(room.search, [line], [found], **_PRIVATE)
         wanted.change(room.books, [wanted], [books], trigger_mode="always_last", **_PRIVATE)
         if shelf is not None:
-            add.click(
-                room.add, [files, wanted], [report, books, masthead, stories, files], **_PRIVATE
-            )
+            told = [report, books, masthead, stories, files]
+            add.click(room.add, [files, wanted], told, **_PRIVATE)
+            folder.upload(room.add, [folder, wanted], told, **_PRIVATE)
         # Who opens the page sees the stories there are then, not those there were at the start; a
         # link to an answer asks its question again.
         blocks.load(room.arrive, None, [masthead, stories, books], **_PRIVATE)
