@@ -27,6 +27,7 @@ ASKED = Turn("What did Camilla lose?", "", ())
         ("Camilla?", TRAINED, "Where did Camilla train?"),
         ("Why?", TRAINED, "Why did Amélie Ivanov train?"),
         ("And when?", TRAINED, "When did Amélie Ivanov train?"),
+        ("When did it end?", Turn("What was Camilla's dream?"), "When did Camilla's dream end?"),
         ("Was it cold there?", TRAINED, "Was a small village cold there?"),
         ("Why did she lose it?", ASKED, "Why did Camilla lose it?"),
         ("Is there more about this story?", CAFE, "Is there more about Amélie Kuznetsova?"),

@@ -70,6 +70,7 @@ _VAGUE = re.compile(
     re.IGNORECASE,
 )
 _THE_WHOLE = re.compile(r"\s*(?:article|story|tale|section|book|text|page)\b", re.IGNORECASE)
+_OWNED = re.compile(r"['’]s?\s+[a-z]\w*")  # behind a name: Camilla’s dream
 _NO_THING = re.compile(r"(?:yes|no|because|I)\b", re.IGNORECASE)
 _PREPOSITION = re.compile(r"^(?:in|at|to|from|on|near|into)\s+", re.IGNORECASE)
 _INDEFINITE = re.compile(
@@ -290,6 +291,10 @@ def _things(kind: str, turn: Turn) -> Iterator[str]:
     if things:
         yield things[-1]
     names = names_in_question(turn.question)
+    for name in reversed(names):
+        owned = _OWNED.match(turn.question, name.end)
+        if owned and not _VAGUE.search(owned.group()):
+            yield turn.question[name.start : owned.end()]
     if names:
         yield names[-1].text
     if turn.topic:
