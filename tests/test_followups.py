@@ -23,6 +23,7 @@ ASKED = Turn("What did Camilla lose?", "", ())
         ("What did she see in her?", CAFE, "What did Colette see in her?"),
         ("What is her smile like?", CAFE, "What is Colette’s smile like?"),
         ("What about Camilla?", TRAINED, "Where did Camilla train?"),
+        ("What about the bakery?", CAFE, "Who owns the bakery?"),
         ("And Camilla Roche?", TRAINED, "Where did Camilla Roche train?"),
         ("Camilla?", TRAINED, "Where did Camilla train?"),
         ("Why?", TRAINED, "Why did Amélie Ivanov train?"),
@@ -47,6 +48,7 @@ def test_what_is_left_out_is_put_in(question: str, turn: Turn, expected: str) ->
         "Was there a wolf?",
         "Who said that the music swelled?",
         "Anything else?",
+        "What about Camilla?",  # nobody was asked about
     ],
 )
 def test_a_question_that_stands_by_itself_is_left_alone(question: str) -> None:

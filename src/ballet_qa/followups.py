@@ -61,7 +61,7 @@ _THE_THING = re.compile(
     r"does|and|or|have|has|had)\b))",
     re.IGNORECASE,
 )
-_CLAUSE = re.compile(r"\s+(?:the|an?|he|she|it|they|we|you|his|her|its|their|[A-ZÀ-Þ])\b")
+_CLAUSE = re.compile(r"\s+(?:the|an?|he|she|it|they|we|you|his|her|its|their|[A-ZÀ-Þ]\w*)\b")
 _PREDICATE = re.compile(r"\s*\w+\s*\?*\s*$")
 _IS_BEFORE = re.compile(r"\b(?:is|was|are|were)\s*$", re.IGNORECASE)
 _VAGUE = re.compile(
@@ -143,9 +143,10 @@ def _about(question: str, last: Turn) -> str | None:
     what = match["what"].strip()
     if _OPENING.match(what) or _AUXILIARY.match(what) or _PRONOUN.search(what):
         return None
-    names = names_in_question(last.question)
-    if names:
-        return _put(last.question, names[0].start, names[0].end, what)
+    # Somebody for somebody, something for something: nobody asks "Who owns Camilla?".
+    if names_in_question(f"Is it {what}?"):
+        names = names_in_question(last.question)
+        return _put(last.question, names[0].start, names[0].end, what) if names else None
     things = list(_THE_THING.finditer(last.question))
     if things:
         return _put(last.question, things[-1].start(), things[-1].end(), what)
