@@ -253,7 +253,7 @@ def test_wrong_usage_is_one_line_and_exit_2(seeds_index: Path) -> None:
 
 
 def test_every_command_explains_itself() -> None:
-    for command in ("build", "search", "ask", "serve", "info", "evaluate", "doctor"):
+    for command in ("build", "search", "ask", "serve", "mcp", "info", "evaluate", "doctor"):
         done = run(command, "--help")
         assert done.returncode == 0
         assert "Usage:" in done.stdout
