@@ -122,8 +122,9 @@ def by_queue(address: str, question: str) -> tuple[float, str]:
             told = client.get(f"{address}/gradio_api/call/ask/{event}").text
     except httpx.HTTPError as error:
         return time.perf_counter() - started, type(error).__name__
-    problem = "" if "event: complete" in told and question[:20] in told else told[:60]
-    return time.perf_counter() - started, problem
+    told = told.partition("event: complete\ndata: ")[2].partition("\n")[0]
+    answered = told and json.loads(told)[0]["question"] == question
+    return time.perf_counter() - started, "" if answered else "not answered"
 
 
 def by_route(address: str, question: str) -> int:

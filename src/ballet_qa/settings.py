@@ -23,6 +23,7 @@ class Settings:
     max_upload_bytes: int = 64 * 1024 * 1024  # one file, where stories may be added from the page
     at_once: int = 4  # questions answered at the same time
     max_waiting: int = 64  # questions that wait; beyond them 503
+    max_conversations: int = 300  # kept by the page's server, the latest; each takes memory
     session_seconds: int = 12 * 3600  # how long the page's server keeps a conversation
 
     # reading files

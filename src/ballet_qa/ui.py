@@ -52,6 +52,8 @@ Shown: TypeAlias = tuple[Any, ...]
 def mount_page(app: FastAPI, library: Library, shelf: Shelf | None = None) -> None:
     """Mount the reading room at ``/``; with a ``shelf``, stories can be added from it."""
     blocks = build_page(library, shelf)
+    # Gradio would keep ten thousand, a sixth of a megabyte each, most of them long left.
+    blocks.state_session_capacity = SETTINGS.max_conversations
     blocks.queue(default_concurrency_limit=SETTINGS.at_once, max_size=SETTINGS.max_waiting)
     gr.mount_gradio_app(
         app,
