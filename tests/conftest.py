@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -16,6 +19,8 @@ from ballet_qa.answering import Answerer
 from ballet_qa.build import build_index
 from ballet_qa.encoder import SentenceEncoder
 from ballet_qa.types import FloatArray
+
+_T = TypeVar("_T")
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = ROOT / "seeds"
@@ -46,6 +51,12 @@ class WordEncoder:
 
     def encode_queries(self, texts: Sequence[str]) -> FloatArray:
         return self.encode_passages(texts)
+
+
+def run_apart(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run a coroutine in a thread of its own: Playwright's loop may be running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 @pytest.fixture

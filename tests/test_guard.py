@@ -18,6 +18,7 @@ from ballet_qa.guard import Guard, Keys
 from ballet_qa.library import Library
 from ballet_qa.server import Serving
 from ballet_qa.settings import SETTINGS
+from conftest import run_apart
 from test_server import made_app
 
 
@@ -143,7 +144,7 @@ def test_beyond_those_that_wait_a_question_is_told_to_come_back() -> None:
     async def all_at_once() -> list[int]:
         return await asyncio.gather(*(ask() for _ in range(asked)))
 
-    statuses = asyncio.run(all_at_once())
+    statuses = run_apart(all_at_once())
     assert statuses.count(503) == 10
     assert statuses.count(200) == asked - 10
     assert most == SETTINGS.at_once

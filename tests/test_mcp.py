@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import pytest
 
 from ballet_qa.answering import Answerer
 from ballet_qa.render import answer_json
-from conftest import KUZNETSOVA, ROOT
+from conftest import KUZNETSOVA, ROOT, run_apart
 from test_browser import serving
 
 mcp = pytest.importorskip("mcp", reason="the MCP extra is not installed")
@@ -41,11 +39,6 @@ async def used(client: Any) -> dict[str, Any]:
     }
 
 
-def run(talk: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-    with ThreadPoolExecutor(1) as pool:  # Playwright's loop may be running in this thread
-        return pool.submit(asyncio.run, asyncio.wait_for(talk, 120)).result()
-
-
 def check(told: dict[str, Any], answerer: Answerer) -> None:
     assert told["tools"] == ["ask", "search", "list_stories", "read_story"]
     assert told["asked"] == answer_json(answerer.answer("Who owns the café?", 1))
@@ -67,7 +60,7 @@ def test_over_stdio(seeds_index: Path, answerer: Answerer) -> None:
         async with Client(stdio_client(server)) as client:
             return await used(client)
 
-    check(run(talk()), answerer)
+    check(run_apart(asyncio.wait_for(talk(), 120)), answerer)
 
 
 def test_over_http(seeds_index: Path, answerer: Answerer) -> None:
@@ -76,4 +69,4 @@ def test_over_http(seeds_index: Path, answerer: Answerer) -> None:
             return await used(client)
 
     with serving(seeds_index, "--mcp") as address:
-        check(run(talk(address)), answerer)
+        check(run_apart(asyncio.wait_for(talk(address), 120)), answerer)

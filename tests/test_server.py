@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jsonschema
@@ -18,7 +16,7 @@ from ballet_qa.build import build_index
 from ballet_qa.encoder import SentenceEncoder
 from ballet_qa.library import Library
 from ballet_qa.server import Serving, create_app
-from conftest import KUZNETSOVA, ROCHE, SEEDS, WordEncoder
+from conftest import KUZNETSOVA, ROCHE, SEEDS, WordEncoder, run_apart
 from test_cli import ANSWER, HIT, check_offsets
 
 
@@ -26,10 +24,8 @@ def made_app(library: Library, serving: Serving | None = None) -> FastAPI:
     async def made() -> FastAPI:
         return create_app(library, serving)
 
-    # Outside a running event loop Gradio makes loops of its own and never closes them; a thread,
-    # because Playwright's loop may be running in this one.
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, made()).result()
+    # Outside a running event loop Gradio makes loops of its own and never closes them.
+    return run_apart(made())
 
 
 @pytest.fixture(scope="module")

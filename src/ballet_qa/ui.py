@@ -31,7 +31,8 @@ from ballet_qa.library import Library
 from ballet_qa.matches import find_matches
 from ballet_qa.names import people_named
 from ballet_qa.settings import SETTINGS
-from ballet_qa.types import Answer, Passage, Span
+from ballet_qa.texts import Texts
+from ballet_qa.types import Answer, Passage, Span, StoryEntry
 from ballet_qa.words import fold, stem
 
 _TELL_WHAT_WAS_CLICKED = """
@@ -207,6 +208,7 @@ class Room:
     def __init__(self, library: Library, shelf: Shelf | None = None) -> None:
         self._library = library
         self._shelf = shelf
+        self._told: dict[tuple[str, str], render.ShelfEntry] = {}
 
     def masthead(self) -> str:
         """The name, and how many stories there are."""
@@ -350,13 +352,7 @@ class Room:
                 for word, rows in zip(words, named, strict=True)
             )
         ]
-        shown = []
-        for row in fitting[:_LEAF]:
-            story = texts.story(row)
-            known = {stem(form) for form, count in texts.names_of(row) if count > 1}
-            known |= {stem(word) for word in story.title.split()}
-            people = people_named(story.text[:_PEOPLE_WITHIN], known)[:_PEOPLE]
-            shown.append(render.ShelfEntry(entries[row], len(story.text.split()), tuple(people)))
+        shown = [self._on_shelf(texts, row, entries[row]) for row in fitting[:_LEAF]]
         return render.shelf_html(shown, len(fitting), len(entries), wanted)
 
     def add(self, files: list[str] | None, wanted: str) -> Iterator[tuple[str, Any, Any, Any, Any]]:
@@ -393,6 +389,17 @@ class Room:
         with _told_to_client():
             hits = self._library.answerer().retriever.search(query, top_k, stories or None)
         return render.search_json(query, hits)
+
+    def _on_shelf(self, texts: Texts, row: int, entry: StoryEntry) -> render.ShelfEntry:
+        """A story as the library shows it; its words are counted once, for novels are long."""
+        key = (entry.id, entry.sha256)
+        if key not in self._told:
+            text = texts.story(row).text
+            known = {stem(form) for form, count in texts.names_of(row) if count > 1}
+            known |= {stem(word) for word in entry.title.split()}
+            people = people_named(text[:_PEOPLE_WITHIN], known)[:_PEOPLE]
+            self._told[key] = render.ShelfEntry(entry, len(text.split()), tuple(people))
+        return self._told[key]
 
     def _beside(self, passage: Passage) -> tuple[str, str]:
         """The words before and after a passage, in its story."""
