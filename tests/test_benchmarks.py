@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import fairytaleqa
 import followups
+import load
 import quality
 import reading
 import speed
@@ -141,3 +142,4 @@ def test_the_docs_show_what_was_last_measured() -> None:
     assert (ROOT / "docs/plots/reading.svg").stat().st_size > 1000
     told = (ROOT / "docs/followups.md").read_text("utf-8")
     assert followups.table(measured("followups")) in told
+    assert load.table(measured("load")) in (ROOT / "docs/reading-room.md").read_text("utf-8")
