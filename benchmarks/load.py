@@ -24,16 +24,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
-import psutil
 from circumstances import circumstances
 from quality import ROOT
 
 from ballet_qa.build import build_index
 from ballet_qa.questions import load_questions
+
+if TYPE_CHECKING:
+    import psutil
 
 PEOPLE = 50
 AN_HOURS_WORTH = 50 * 20  # fifty people, a question every three minutes
@@ -67,6 +69,8 @@ def serving(index: str) -> Iterator[tuple[str, psutil.Process]]:
                     break
             except httpx.HTTPError:
                 time.sleep(0.2)
+        import psutil  # of the benchmark extra; the tables need it not
+
         yield address, psutil.Process(process.pid)
         process.terminate()
 
