@@ -22,6 +22,7 @@ from typing import Any
 
 from circumstances import circumstances
 from quality import ROOT, progress
+from reading import interval
 
 from ballet_qa.build import build_index
 from ballet_qa.encoder import SentenceEncoder
@@ -143,9 +144,7 @@ def table(results: dict[str, Any]) -> str:
     for part, rows in results["parts"].items():
         for group, held in rows.items():
             for form, measured in held["forms"].items():
-                cells = " | ".join(
-                    f"{m['value']:.3f} ({m['low']:.3f}–{m['high']:.3f})" for m in measured.values()
-                )
+                cells = " | ".join(map(interval, measured.values()))
                 lines.append(f"| {part} | {group}: {held['questions']} | {form} | {cells} |")
     return "\n".join(lines) + "\n"
 

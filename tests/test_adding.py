@@ -20,7 +20,7 @@ def library(shelf: Path, tmp_path: Path, words: WordEncoder) -> Library:
 
 
 def add(library: Library, tmp_path: Path, *files: Path) -> list[Added]:
-    return [added for added in Shelf(tmp_path / "index", library).add(files) if added.done]
+    return [added for added in Shelf(library).add(files) if added.done]
 
 
 def test_files_are_added_and_answer_at_once(library: Library, shelf: Path, tmp_path: Path) -> None:

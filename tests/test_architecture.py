@@ -27,7 +27,7 @@ LAYERS = [
     {"build", "retriever", "reader"},
     {"answering", "doctor", "matches"},
     {"conversation", "evaluation", "library"},
-    {"adding"},
+    {"adding", "catalogue"},
     {"render"},
     {"ui", "guard", "mcp_server"},
     {"api"},

@@ -38,10 +38,9 @@ class Added:
 
 
 class Shelf:
-    """Adds files to the stories of an index."""
+    """Adds files to the stories of a library."""
 
-    def __init__(self, index_dir: str | Path, library: Library) -> None:
-        self._index_dir = Path(index_dir)
+    def __init__(self, library: Library) -> None:
         self._library = library
         self.suffixes = known_suffixes()
 
@@ -53,7 +52,7 @@ class Shelf:
         """
         if not files:
             raise StoriesError("no files were given; drop some on the field, then add them")
-        roots = read_manifest(live_generation(self._index_dir)).roots
+        roots = read_manifest(live_generation(self._library.index_dir)).roots
         shelf = next((Path(root) for root in roots if Path(root).is_dir()), None)
         if shelf is None:
             raise StoriesError(f"none of {', '.join(roots)} is a folder; build from one first")
@@ -85,7 +84,9 @@ class Shelf:
 
         def build() -> None:
             try:
-                told.put(build_index(roots, self._index_dir, encoder=encoder, progress=told.put))
+                told.put(
+                    build_index(roots, self._library.index_dir, encoder=encoder, progress=told.put)
+                )
             except BaseException as error:  # raised again where somebody listens
                 told.put(error)
 

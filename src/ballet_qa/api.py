@@ -216,16 +216,11 @@ def add_routes(app: FastAPI, library: Library) -> None:
         offset: Annotated[int, Query(ge=0)] = 0,
         limit: Annotated[int, Query(ge=1, le=_MOST_STORIES)] = 100,
     ) -> dict[str, Any]:
-        entries = library.answerer().index.texts.catalogue()
-        told = [render.story_json(entry) for entry in entries[offset : offset + limit]]
-        return {"total": len(entries), "stories": told}
+        return render.catalogue_json(library.answerer().index.texts, offset, limit)
 
     @routes.get("/stories/{story_id:path}", response_model=WholeStoryForm)
     def story(story_id: str) -> dict[str, Any]:
-        answerer = library.answerer()
-        (row,) = answerer.index.story_rows([story_id])
-        texts = answerer.index.texts
-        return render.whole_story_json(texts.story(row), texts.passages_of(row))
+        return render.whole_story_json(library.answerer().index, story_id)
 
     app.include_router(routes)
 

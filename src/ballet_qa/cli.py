@@ -377,9 +377,8 @@ def serve(
     reader: Reader = None,
 ) -> None:
     """Serve the reading room: open http://127.0.0.1:7860 in a browser and ask."""
-    from ballet_qa.server import Serving, check_port_is_free, run
+    from ballet_qa.server import Serving, run
 
-    check_port_is_free(host, port)
     run(index, Serving(host, port, auth, root_path, allow_add, mcp), reader)
 
 

@@ -58,14 +58,10 @@ def turn_of(answer: Answer) -> Turn:
     people = tuple(
         dict.fromkeys(finding.about for finding in answer.findings if finding.about is not None)
     )
-    (only, title), *others = stories.items()
-    return Turn(
-        question,
-        first.answer,
-        people,
-        None if others else title,
-        None if others else only,
-    )
+    if len(stories) > 1:
+        return Turn(question, first.answer, people)
+    ((story_id, title),) = stories.items()
+    return Turn(question, first.answer, people, title, story_id)
 
 
 class _Cast:
@@ -77,8 +73,8 @@ class _Cast:
 
     def fits(self, name: str, pronoun: str) -> bool:
         """Whether the stories speak of somebody as "she" or "he"; yes where they do not say."""
-        words = [stem(word) for word in fold(name).split()]
-        rows = [self._texts.stories_naming(word) for word in words]
+        words = fold(name).split()
+        rows = [self._texts.stories_naming(stem(word)) for word in words]
         known = [row for row in rows if row]
         if not known:
             return True
@@ -88,7 +84,8 @@ class _Cast:
             near = False
             for span in sentence_spans(text):
                 sentence = text[span.start : span.end]
-                named = any(word in fold(sentence) for word in fold(name).split())
+                folded = fold(sentence)
+                named = any(word in folded for word in words)
                 if named or near:
                     hers += len(_HERS.findall(sentence))
                     his += len(_HIS.findall(sentence))

@@ -18,8 +18,9 @@ _WH = (
     r"(?:who|whom|whose|what|where|when|why|which|how)"
     r"(?:\s+(?:many|much|old|long|far|often|tall|else|kind\s+of\s+\w+|sort\s+of\s+\w+))?"
 )
-_LEAD = r"(?:and|but|so|then|also|ok|okay|well|oh|now)?[\s,]*"
-_AND = re.compile(r"^\s*(?:and|but|so|then|also|ok|okay|well|oh|now)[\s,]+", re.IGNORECASE)
+_JOINING = r"(?:and|but|so|then|also|ok|okay|well|oh|now)"
+_LEAD = rf"{_JOINING}?[\s,]*"
+_AND = re.compile(rf"^\s*{_JOINING}[\s,]+", re.IGNORECASE)
 _ABOUT = re.compile(
     rf"^\s*{_LEAD}(?:(?:what|how)\s+about\s+|and\s+)(?P<what>[^?]+?)\s*\?*\s*$", re.IGNORECASE
 )
@@ -35,7 +36,6 @@ _AUXILIARY = re.compile(
     re.IGNORECASE,
 )
 _WHO = re.compile(rf"^\s*{_LEAD}(?:with\s+|to\s+|for\s+)?(?:who|whom|whose)\b", re.IGNORECASE)
-_NO_PERSON = re.compile(rf"^(?!\s*{_LEAD}(?:with\s+|to\s+|for\s+)?(?:who|whom|whose)\b)", re.I)
 _WHERE = re.compile(rf"^\s*{_LEAD}(?:where|in\s+wh(?:ich|at)\s+\w+)\b", re.IGNORECASE)
 _OTHER = re.compile(
     r"\bthe\s+other(?:\s+(?:one|girl|boy|woman|man)\b|(?=\s*(?:$|[?.,]|['’]s))"
@@ -197,14 +197,13 @@ def _pronoun(question: str, turns: Sequence[Turn], fits: Callable[[str, str], bo
             and _IS_BEFORE.search(question[:start])
         ):
             demonstrates = False  # "Was that wise?"
+        whole = _THE_WHOLE.match(question[end:]) if demonstrates else None
         if demonstrates:
-            kind = "whole" if _THE_WHOLE.match(question[end:]) else "they"
+            kind = "whole" if whole else "they"
         found = next(_antecedents(kind, turns, fits), None)
         if found is None:
             continue
-        if kind == "whole":
-            whole = _THE_WHOLE.match(question[end:])
-            assert whole is not None
+        if whole:
             return _put(question, start, end + whole.end(), found)
         if demonstrates:
             return _put(question, len(question.rstrip(" ?")), len(question), f" of {found}?")
@@ -247,7 +246,7 @@ def _antecedents(
 ) -> Iterator[str]:
     for turn in reversed(turns[-_BACK:]):
         if kind == "whole":
-            yield from [_ASIDE.sub("", turn.topic)] if turn.topic else []
+            yield from _topic(turn)
         elif kind in ("she", "he", "they"):
             people = (_in_full(name, turns) for name in _people(turn))
             yield from (name for name in people if fits(name, kind))
@@ -257,9 +256,7 @@ def _antecedents(
 
 def _in_full(name: str, turns: Sequence[Turn]) -> str:
     """The fullest form in which the conversation has this name: Camilla is Camilla Roche."""
-    told = [_ASIDE.sub("", turn.topic or "") for turn in turns] + [
-        one for turn in turns for one in turn.people
-    ]
+    told = [one for turn in turns for one in (*_topic(turn), *turn.people)]
     told += [one.text for turn in turns for one in names_in_question(turn.question)]
     words = name.split()
     fuller = [one for one in told if set(words) < set(one.split()) and len(one.split()) < 5]
@@ -276,16 +273,15 @@ def _people(turn: Turn) -> Iterator[str]:
             yield _short(turn.answer)
     yield from asked
     yield from turn.people
-    if turn.topic:
-        yield _ASIDE.sub("", turn.topic)
+    yield from _topic(turn)
 
 
 def _things(kind: str, turn: Turn) -> Iterator[str]:
     """What "it" or "there" may be: a short answer, else the last thing the question named."""
     answer = _short(turn.answer)
     short = 0 < len(answer.split()) <= _LONGEST_ANTECEDENT
-    told = _WHERE if kind == "there" else _NO_PERSON
-    if short and not _NO_THING.match(answer) and told.match(turn.question):
+    asked_for = _WHERE.match(turn.question) if kind == "there" else not _WHO.match(turn.question)
+    if short and asked_for and not _NO_THING.match(answer):
         yield _PREPOSITION.sub("", answer)
     things = [m.group() for m in _THE_THING.finditer(turn.question) if not _VAGUE.search(m.group())]
     things = [thing for thing in things if not re.match(r"an?\s", thing, re.IGNORECASE)]
@@ -298,8 +294,12 @@ def _things(kind: str, turn: Turn) -> Iterator[str]:
             yield turn.question[name.start : owned.end()]
     if names:
         yield names[-1].text
-    if turn.topic:
-        yield _ASIDE.sub("", turn.topic)
+    yield from _topic(turn)
+
+
+def _topic(turn: Turn) -> list[str]:
+    """The title of the one story that answered, if there was one: what is in brackets left out."""
+    return [_ASIDE.sub("", turn.topic)] if turn.topic else []
 
 
 def _put(question: str, start: int, end: int, words: str) -> str:

@@ -130,9 +130,7 @@ class Guard:
             await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_guarded(message: Message) -> None:
-            await send(_with_headers(message))
-
+        send_guarded = _guarded(send)
         path = scope["path"].removeprefix(self._root)
         upload = self._uploads and path.startswith(_UPLOAD)
         reads = scope["method"] in ("GET", "HEAD", "OPTIONS")
@@ -191,15 +189,12 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
 
-        async def send_guarded(message: Message) -> None:
-            await send(_with_headers(message))
-
         response = JSONResponse(
             error_form("NotLetIn", "name and password are needed here"),
             status_code=401,
             headers={"www-authenticate": 'Basic realm="ballet_qa", charset="UTF-8"'},
         )
-        await response(scope, receive, send_guarded)
+        await response(scope, receive, _guarded(send))
 
 
 def error_form(kind: str, message: str) -> dict[str, dict[str, str]]:
@@ -207,13 +202,18 @@ def error_form(kind: str, message: str) -> dict[str, dict[str, str]]:
     return {"error": {"type": kind, "message": message}}
 
 
-def _with_headers(message: Message) -> Message:
-    if message["type"] != "http.response.start":
-        return message
-    own = {name.encode() for name in HEADERS}
-    headers = [(k, v) for k, v in message["headers"] if k.lower() not in own]
-    headers += [(k.encode(), v.encode()) for k, v in HEADERS.items()]
-    return {**message, "headers": headers}
+def _guarded(send: Send) -> Send:
+    """A send that adds the security headers."""
+
+    async def send_guarded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            own = {name.encode() for name in HEADERS}
+            headers = [(k, v) for k, v in message["headers"] if k.lower() not in own]
+            headers += [(k.encode(), v.encode()) for k, v in HEADERS.items()]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return send_guarded
 
 
 async def _body_within(receive: Receive, limit: int) -> bytes | None:

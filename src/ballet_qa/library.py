@@ -31,7 +31,7 @@ class Library:
         encoder: Encoder | None = None,
     ) -> None:
         """Open the index. The parameters are those of `Answerer.load`, as is what is raised."""
-        self._index_dir = Path(index_dir)
+        self.index_dir = Path(index_dir)
         self._network = CrossEncoder(None if reader is None else Path(reader))
         self._opening = Lock()
         self._seen = self._stamp()
@@ -56,7 +56,7 @@ class Library:
 
     def _opened(self, encoder: Encoder | None) -> Answerer:
         """An answerer of the live generation, with the models that are loaded already."""
-        retriever = Retriever.load(self._index_dir, encoder)
+        retriever = Retriever.load(self.index_dir, encoder)
         reader = StoryReader(retriever.index, retriever.encoder, self._network)
         return Answerer(retriever, reader)
 
@@ -66,7 +66,7 @@ class Library:
     def _stamp(self) -> tuple[int, int] | None:
         """What changes with the pointer: a rename gives it another inode."""
         try:
-            status = (self._index_dir / LIVE).stat()
+            status = (self.index_dir / LIVE).stat()
         except OSError:
             return None
         return status.st_ino, status.st_mtime_ns

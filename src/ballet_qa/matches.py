@@ -7,7 +7,7 @@ ranking is the retriever's; this says what it cannot: the words in common, the n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,17 +75,18 @@ def find_matches(retriever: Retriever, line: str, top_k: int = SETTINGS.top_k) -
     check_query(line, top_k)
     asked = parse_search_line(line)
     check_query(asked.words, top_k)
+    patterns = [_pattern(phrase) for phrase in asked.phrases]
     rows = _stories_named(retriever, asked.stories) if asked.stories else None
     query = retriever.query(asked.words)
     if not asked.phrases:
         ranked, scores = retriever.rank(query, rows)
     else:
-        ranked = _rows_with_phrases(retriever, asked.phrases, rows)
+        ranked = _rows_with_phrases(retriever, asked.phrases, patterns, rows)
         scores = retriever.fused(query, ranked)
         order = np.lexsort((ranked, -scores))
         ranked, scores = ranked[order], scores[order]
     hits = retriever.hits(ranked, scores, top_k, rows)
-    return [_match(retriever, hit, query, asked.phrases) for hit in hits]
+    return [_match(retriever, hit, query, patterns) for hit in hits]
 
 
 def _stories_named(retriever: Retriever, names: Iterable[str]) -> list[int]:
@@ -97,7 +98,7 @@ def _stories_named(retriever: Retriever, names: Iterable[str]) -> list[int]:
         found = [
             row
             for row, entry in enumerate(catalogue)
-            if entry.id == name or wanted in fold(entry.title) or wanted in fold(entry.id)
+            if wanted in fold(entry.title) or wanted in fold(entry.id)
         ]
         if not found:
             raise UnknownStoryError(f"no story has {name!r} in its title or id; see Stories")
@@ -106,14 +107,15 @@ def _stories_named(retriever: Retriever, names: Iterable[str]) -> list[int]:
 
 
 def _rows_with_phrases(
-    retriever: Retriever, phrases: Iterable[str], stories: list[int] | None
+    retriever: Retriever,
+    phrases: Iterable[str],
+    patterns: Sequence[re.Pattern[str]],
+    stories: list[int] | None,
 ) -> IntArray:
     """The rows of the passages that hold every phrase."""
     index = retriever.index
     among = set(range(index.manifest.stories)) if stories is None else set(stories)
-    patterns = []
     for phrase in phrases:
-        patterns.append(_pattern(phrase))
         for term in terms(phrase):
             among &= index.terms.stories_with(term)
     found = []
@@ -130,13 +132,15 @@ def _pattern(phrase: str) -> re.Pattern[str]:
     return re.compile(r"(?<!\w)" + r"\s+".join(words) + r"(?!\w)", re.IGNORECASE)
 
 
-def _match(retriever: Retriever, hit: Hit, query: Query, phrases: Iterable[str]) -> Match:
+def _match(
+    retriever: Retriever, hit: Hit, query: Query, patterns: Iterable[re.Pattern[str]]
+) -> Match:
     index, passage = retriever.index, hit.passage
     row = index.texts.passage_row(passage.id)
     assert row is not None, f"{passage.id} is not of this index"
     wanted = set(query.terms)
     words = [m for m in _WORD.finditer(passage.text) if wanted & set(terms(m.group()))]
-    quoted = [m for phrase in phrases for m in _pattern(phrase).finditer(passage.text)]
+    quoted = [m for pattern in patterns for m in pattern.finditer(passage.text)]
     start, end = index.texts.sentence_rows(row)
     cosines = index.sentence_vectors.block(start, end) @ query.vector
     nearest = index.texts.sentences(row)[int(np.argmax(cosines))]

@@ -68,9 +68,8 @@ def create_server(library: Library) -> MCPServer[Any]:
         """List the stories: id, title, length in characters, opening words."""
 
         def work() -> dict[str, Any]:
-            entries = library.answerer().index.texts.catalogue()
-            some = entries[max(0, offset) : max(0, offset) + max(1, limit)]
-            return {"total": len(entries), "stories": [render.story_json(one) for one in some]}
+            texts = library.answerer().index.texts
+            return render.catalogue_json(texts, max(0, offset), max(1, limit))
 
         return await _told(work)
 
@@ -79,9 +78,7 @@ def create_server(library: Library) -> MCPServer[Any]:
         """Read a whole story by its id, with its chapters and where its passages stand."""
 
         def work() -> dict[str, Any]:
-            index = library.answerer().index
-            (row,) = index.story_rows([story])
-            return render.whole_story_json(index.texts.story(row), index.texts.passages_of(row))
+            return render.whole_story_json(library.answerer().index, story)
 
         return await _told(work)
 

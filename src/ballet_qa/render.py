@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from ballet_qa.adding import Added
+from ballet_qa.catalogue import Leaf
+from ballet_qa.index import Index
 from ballet_qa.matches import Match
+from ballet_qa.texts import Texts
 from ballet_qa.types import Answer, Finding, Hit, Passage, Span, Story, StoryEntry
 
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~&$]|(?<=^)[-+](?=\s)|!(?=\[)")
@@ -95,8 +97,20 @@ def story_json(entry: StoryEntry) -> dict[str, Any]:
     }
 
 
-def whole_story_json(story: Story, passages: Sequence[Passage]) -> dict[str, Any]:
-    """A story with its words, its chapters and scenes, and where its passages stand."""
+def catalogue_json(texts: Texts, offset: int, limit: int) -> dict[str, Any]:
+    """A part of the catalogue, and how many stories there are in all."""
+    entries = texts.catalogue()
+    told = [story_json(entry) for entry in entries[offset : offset + limit]]
+    return {"total": len(entries), "stories": told}
+
+
+def whole_story_json(index: Index, story_id: str) -> dict[str, Any]:
+    """A story with its words, its chapters and scenes, and where its passages stand.
+
+    Raises UnknownStoryError.
+    """
+    (row,) = index.story_rows([story_id])
+    story = index.texts.story(row)
     return {
         "id": story.id,
         "title": story.title,
@@ -104,7 +118,7 @@ def whole_story_json(story: Story, passages: Sequence[Passage]) -> dict[str, Any
         "sections": [{"start": one.start, "title": one.title} for one in story.sections],
         "passages": [
             {"id": one.id, "number": one.number, "start": one.start, "end": one.end}
-            for one in passages
+            for one in index.texts.passages_of(row)
         ],
     }
 
@@ -277,20 +291,9 @@ def search_html(line: str, matches: Sequence[Match]) -> str:
     return _HTML.get_template("search.html").render(line=line, cards=cards)
 
 
-@dataclass(frozen=True, slots=True)
-class ShelfEntry:
-    """A story as the library view shows it; ``words`` counts them, ``people`` are named in it."""
-
-    entry: StoryEntry
-    words: int
-    people: tuple[str, ...]
-
-
-def shelf_html(shown: Sequence[ShelfEntry], found: int, stories: int, wanted: str) -> str:
-    """The library view: the first of the ``found`` stories that fit ``wanted``."""
-    return _HTML.get_template("shelf.html").render(
-        shown=shown, found=found, stories=stories, wanted=wanted
-    )
+def shelf_html(leaf: Leaf) -> str:
+    """The library view."""
+    return _HTML.get_template("shelf.html").render(leaf=leaf)
 
 
 def reader_html(
@@ -322,7 +325,6 @@ def reader_html(
         here=next((passage.number for passage in passages if passage.id == at), 1),
         cited=len(spans),
         now=next((row for row, span in enumerate(spans) if span.start == start), ""),
-        opening=passages[0].id if passages else "",
     )
 
 

@@ -37,9 +37,7 @@ class Serving:
     mcp: bool = False
 
 
-def create_app(
-    library: Library, serving: Serving | None = None, index_dir: str | Path = SETTINGS.index
-) -> FastAPI:
+def create_app(library: Library, serving: Serving | None = None) -> FastAPI:
     """The whole application: page, routes and guards. Raises ServeError on a bad ``serving``."""
     serving = serving or Serving()
     keys = None if serving.auth is None else Keys(serving.auth)
@@ -82,7 +80,7 @@ def create_app(
 
     from ballet_qa.ui import mount_page
 
-    mount_page(app, library, Shelf(index_dir, library) if serving.allow_add else None)
+    mount_page(app, library, Shelf(library) if serving.allow_add else None)
     app.add_middleware(Guard, keys=keys, root_path=serving.root_path, uploads=serving.allow_add)
     return app
 
@@ -95,7 +93,7 @@ def run(
 
     serving = serving or Serving()
     check_port_is_free(serving.host, serving.port)
-    app = create_app(Library(index_dir, reader), serving, index_dir)
+    app = create_app(Library(index_dir, reader), serving)
     shown = "127.0.0.1" if serving.host in ("0.0.0.0", "::") else serving.host  # noqa: S104
     address = f"http://{shown}:{serving.port}{serving.root_path.rstrip('/')}"
     print(f"The reading room is open at {address} (Ctrl-C closes it)", flush=True)

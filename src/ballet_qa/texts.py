@@ -241,6 +241,17 @@ class Texts:
             for passage_id, number, start, end in rows
         ]
 
+    def beside(self, passage: Passage) -> tuple[str, str]:
+        """The words before and after a passage in its story; empty where there are none."""
+        row = self.passage_row(passage.id)
+        if row is None:
+            return "", ""
+        first, last = self.passage_rows(int(self.passage_story[row]))
+        return (
+            self.passage(row - 1).text if row > first else "",
+            self.passage(row + 1).text if row + 1 < last else "",
+        )
+
     def passage_rows(self, story_row: int) -> tuple[int, int]:
         """The range of rows of a story's passages."""
         return _range_of(self.passage_story, story_row)

@@ -25,15 +25,13 @@ from gradio.events import api
 from ballet_qa import render
 from ballet_qa.adding import Added, Shelf
 from ballet_qa.answering import example_questions
+from ballet_qa.catalogue import Catalogue
 from ballet_qa.conversation import answer_next, turn_of
 from ballet_qa.errors import BalletQAError
 from ballet_qa.library import Library
 from ballet_qa.matches import find_matches
-from ballet_qa.names import people_named
 from ballet_qa.settings import SETTINGS
-from ballet_qa.texts import Texts
-from ballet_qa.types import Answer, Passage, Span, StoryEntry
-from ballet_qa.words import fold, stem
+from ballet_qa.types import Answer, Span
 
 _TELL_WHAT_WAS_CLICKED = """
 element.addEventListener('click', (event) => {
@@ -42,10 +40,7 @@ element.addEventListener('click', (event) => {
 });
 """
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-_LEAF = 40  # stories shown at once; typing narrows them
 _FOUND = 20  # passages a search shows
-_PEOPLE = 6
-_PEOPLE_WITHIN = 20_000  # characters: who matters in a story is named early
 
 Shown: TypeAlias = tuple[Any, ...]
 
@@ -133,7 +128,7 @@ def build_page(library: Library, shelf: Shelf | None = None) -> gr.Blocks:
                                 "Add a whole folder", file_count="directory", elem_id="add-folder"
                             )
                         report = gr.HTML("", elem_id="add-report")
-                books = _told(room.books(""), "books")
+                books = _told("", "books")  # filled when the page is opened
         with gr.Sidebar(
             position="right", open=False, width="min(100%, 38rem)", elem_id="reader-panel"
         ) as panel:
@@ -208,7 +203,7 @@ class Room:
     def __init__(self, library: Library, shelf: Shelf | None = None) -> None:
         self._library = library
         self._shelf = shelf
-        self._told: dict[tuple[str, str], render.ShelfEntry] = {}
+        self._catalogue = Catalogue(library)
 
     def masthead(self) -> str:
         """The name, and how many stories there are."""
@@ -237,10 +232,7 @@ class Room:
         """Answer a question and add it to the conversation; what went wrong is said there too."""
         yield self._asking(question, turns)
         try:
-            before = [turn_of(answer) for answer in turns]
-            answer = answer_next(
-                self._library.answerer(), question, before, stories=stories or None
-            )
+            answer = self._answer(question, turns, stories)
         except BalletQAError as error:
             yield self._shown(turns, error=str(error), box=question)
         else:
@@ -256,11 +248,9 @@ class Room:
             return
         question = turns[number].question
         yield self._asking(question, turns, box=gr.skip())
-        before = [] if event._data.get("plain") else [turn_of(turn) for turn in turns[:number]]
+        before = [] if event._data.get("plain") else turns[:number]
         try:
-            answer = answer_next(
-                self._library.answerer(), question, before, stories=stories or None
-            )
+            answer = self._answer(question, before, stories)
         except BalletQAError as error:
             yield self._shown(turns, error=str(error))
         else:
@@ -340,20 +330,7 @@ class Room:
 
     def books(self, wanted: str) -> str:
         """The stories whose title, id or people hold what is wanted."""
-        texts = self._library.answerer().index.texts
-        entries = texts.catalogue()
-        words = fold(wanted).split()
-        named = [texts.stories_naming(stem(word)) for word in words]
-        fitting = [
-            row
-            for row, entry in enumerate(entries)
-            if all(
-                word in fold(f"{entry.title} {entry.id}") or row in rows
-                for word, rows in zip(words, named, strict=True)
-            )
-        ]
-        shown = [self._on_shelf(texts, row, entries[row]) for row in fitting[:_LEAF]]
-        return render.shelf_html(shown, len(fitting), len(entries), wanted)
+        return render.shelf_html(self._catalogue.leaf(wanted))
 
     def add(self, files: list[str] | None, wanted: str) -> Iterator[tuple[str, Any, Any, Any, Any]]:
         """Put files on the shelf, one by one as they come, and show them."""
@@ -390,28 +367,9 @@ class Room:
             hits = self._library.answerer().retriever.search(query, top_k, stories or None)
         return render.search_json(query, hits)
 
-    def _on_shelf(self, texts: Texts, row: int, entry: StoryEntry) -> render.ShelfEntry:
-        """A story as the library shows it; its words are counted once, for novels are long."""
-        key = (entry.id, entry.sha256)
-        if key not in self._told:
-            text = texts.story(row).text
-            known = {stem(form) for form, count in texts.names_of(row) if count > 1}
-            known |= {stem(word) for word in entry.title.split()}
-            people = people_named(text[:_PEOPLE_WITHIN], known)[:_PEOPLE]
-            self._told[key] = render.ShelfEntry(entry, len(text.split()), tuple(people))
-        return self._told[key]
-
-    def _beside(self, passage: Passage) -> tuple[str, str]:
-        """The words before and after a passage, in its story."""
-        texts = self._library.answerer().index.texts
-        row = texts.passage_row(passage.id)
-        if row is None:
-            return "", ""
-        first, last = texts.passage_rows(int(texts.passage_story[row]))
-        return (
-            texts.passage(row - 1).text if row > first else "",
-            texts.passage(row + 1).text if row + 1 < last else "",
-        )
+    def _answer(self, question: str, before: Sequence[Answer], stories: Sequence[str]) -> Answer:
+        turns = [turn_of(answer) for answer in before]
+        return answer_next(self._library.answerer(), question, turns, stories=stories or None)
 
     def _asking(self, question: str, turns: list[Answer], box: Any = "") -> Shown:
         """The page while a question is being answered."""
@@ -423,7 +381,7 @@ class Room:
         """The page with this conversation; without ``box``, what is being typed is left alone."""
         return (
             self.conversation(turns, error),
-            render.cards_html(turns, self._beside),
+            render.cards_html(turns, self._library.answerer().index.texts.beside),
             turns,
             gr.skip() if box is None else box,
             gr.Row(visible=not turns),
