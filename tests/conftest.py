@@ -17,8 +17,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from ballet_qa.answering import Answerer
 from ballet_qa.build import build_index
-from ballet_qa.encoder import SentenceEncoder
-from ballet_qa.types import FloatArray
+from ballet_qa.encoder import load_encoder
+from ballet_qa.types import Encoder, FloatArray
 
 _T = TypeVar("_T")
 
@@ -77,12 +77,12 @@ def shelf(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def encoder() -> SentenceEncoder:
-    return SentenceEncoder()
+def encoder() -> Encoder:
+    return load_encoder()
 
 
 @pytest.fixture(scope="session")
-def seeds_index(tmp_path_factory: pytest.TempPathFactory, encoder: SentenceEncoder) -> Path:
+def seeds_index(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Path:
     """The index of the four seeds, by the real encoder."""
     folder = tmp_path_factory.mktemp("seeds") / "index"
     build_index(SEEDS, folder, encoder=encoder)
@@ -90,7 +90,7 @@ def seeds_index(tmp_path_factory: pytest.TempPathFactory, encoder: SentenceEncod
 
 
 @pytest.fixture(scope="session")
-def answerer(seeds_index: Path, encoder: SentenceEncoder) -> Answerer:
+def answerer(seeds_index: Path, encoder: Encoder) -> Answerer:
     return Answerer.load(seeds_index, encoder)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,11 +14,10 @@ from ballet_qa import render
 from ballet_qa.answering import Answerer, example_questions
 from ballet_qa.build import build_index
 from ballet_qa.cross_encoder import Context, CrossEncoder, Judgement
-from ballet_qa.encoder import SentenceEncoder
 from ballet_qa.questions import is_right, load_questions
 from ballet_qa.reader import StoryReader
 from ballet_qa.settings import SETTINGS
-from ballet_qa.types import Span
+from ballet_qa.types import Encoder, Span
 from conftest import IVANOV, KALMURZAEVA, KUZNETSOVA, ROCHE
 
 QUESTIONS = load_questions(Path(__file__).with_name("seed_questions.jsonl"))
@@ -114,7 +114,7 @@ def test_the_cited_passage_comes_first(answerer: Answerer) -> None:
         assert [hit.passage.id for hit in answer.hits][: len(cited)] == cited
 
 
-def test_a_heading_is_found_and_never_answers(tmp_path: Path, encoder: SentenceEncoder) -> None:
+def test_a_heading_is_found_and_never_answers(tmp_path: Path, encoder: Encoder) -> None:
     (tmp_path / "fables.md").write_text(
         "# Fables\n\n## The Fox and the Grapes\n\n"
         "A hungry fox saw fine bunches of grapes hanging from a vine, but could not reach them.\n\n"
@@ -151,14 +151,14 @@ def test_more_is_read_only_where_the_first_passages_do_not_answer(answerer: Answ
         ("What does a submarine cost?", False),
     ):
         network.rounds = []
-        hits = answerer.retriever.search(question, SETTINGS.read_candidates)
+        hits = answerer.retriever.search(question, SETTINGS.read_in_turns[-1])
         readings = reader.read(question, hits)
         scores = [reading.score for reading in readings]
         assert scores == sorted(scores, reverse=True)
         assert len(readings) == sum(network.rounds)
         assert (max(r.answerable for r in readings) >= SETTINGS.read_on_below) == told
-        few, all_ = SETTINGS.first_read, SETTINGS.read_candidates
-        assert network.rounds == ([few] if told else [few, min(all_, len(hits)) - few])
+        turns = np.diff([0, *SETTINGS.read_in_turns]).tolist()
+        assert network.rounds == turns[: 1 if told else None]
     assert reader.read("Who?", []) == []
 
 
@@ -170,7 +170,7 @@ def test_rerank_puts_what_was_read_in_the_readers_order(answerer: Answerer) -> N
     assert [hit.rank for hit in hits] == list(range(1, len(found) + 1))
     read = [hit for hit in hits if hit.scored_by == "reader"]
     assert read == hits[: len(read)]
-    assert len(read) == SETTINGS.first_read
+    assert len(read) == SETTINGS.read_in_turns[0]
     assert [hit.score for hit in read] == sorted((hit.score for hit in read), reverse=True)
     assert [hit.passage.id for hit in hits[len(read) :]] == [
         hit.passage.id for hit in found if hit.passage.id not in {h.passage.id for h in read}

@@ -17,9 +17,9 @@ from conftest import ROOT
 PACKAGE = ROOT / "src" / "ballet_qa"
 LAYERS = [
     {"types", "errors", "settings"},
-    {"words", "passages", "fusion", "generation", "vectors", "encoder", "cross_encoder"}
+    {"words", "passages", "fusion", "generation", "columns", "networks"}
     | {"metrics", "questions", "markup", "archives"},
-    {"names", "terms", "texts", "epub", "pdf"},
+    {"names", "terms", "texts", "vectors", "encoder", "cross_encoder", "epub", "pdf"},
     {"loaders", "index", "followups"},
     {"sections"},
     {"extraction"},

@@ -27,7 +27,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from ballet_qa.build import build_index
-from ballet_qa.encoder import SentenceEncoder
+from ballet_qa.types import Encoder
 from conftest import KUZNETSOVA, ROOT, SEEDS
 
 ARGUMENTS = [
@@ -486,7 +486,7 @@ def test_an_answer_is_read_aloud_once(browser: Browser, address: str) -> None:
 
 
 def test_stories_are_added_from_the_page(
-    browser: Browser, encoder: SentenceEncoder, tmp_path: Path
+    browser: Browser, encoder: Encoder, tmp_path: Path
 ) -> None:
     shelf = tmp_path / "shelf"
     shelf.mkdir()

@@ -34,7 +34,7 @@ def contents(index: Index) -> list[tuple[str, list[str], np.ndarray, np.ndarray]
     """Everything an index holds, story by story."""
     texts = index.texts
     found = []
-    for row in range(texts.story_count):
+    for row in np.argsort(texts.story_place).tolist():
         start, end = texts.passage_rows(row)
         first, last = texts.sentence_rows(start)[0], texts.sentence_rows(end - 1)[1]
         found.append(
@@ -256,7 +256,7 @@ def test_damage_to_any_file_is_refused_by_name(
     build_index(shelf, tmp_path / "index", encoder=words)
     generation = live_generation(tmp_path / "index")
     names = [*json.loads((generation / "manifest.json").read_text())["files"], "manifest.json"]
-    assert {"texts.sqlite", "passages.faiss", "sentences.faiss"} < set(names)
+    assert {"texts.sqlite", "passages.0.rows", "sentences.0.rows"} < set(names)
     for name in names:
         copy = tmp_path / "damaged"
         shutil.copytree(tmp_path / "index", copy)
@@ -285,7 +285,7 @@ def test_files_of_another_build_are_refused(
     (shelf / "pond.txt").write_text("Straw.\n\nA pig.\n", "utf-8")
     build_index(shelf, tmp_path / "two", encoder=words)
     mine, other = live_generation(tmp_path / "one"), live_generation(tmp_path / "two")
-    for name in ("texts.sqlite", "passages.faiss"):
+    for name in ("texts.sqlite", "passages.0.rows"):
         kept = (mine / name).read_bytes()
         shutil.copy(other / name, mine / name)
         with pytest.raises(IndexMismatchError, match=name):
@@ -310,7 +310,7 @@ def test_another_format_or_encoder_is_refused(
     manifest.write_text(json.dumps(fields | {"format_version": 0}))
     checksum = hashlib.sha256(manifest.read_bytes()).hexdigest()
     (tmp_path / "index" / "live").write_text(f"{manifest.parent.name} {checksum}\n")
-    with pytest.raises(IndexMismatchError, match=r"of format 0, this program reads 2; run:"):
+    with pytest.raises(IndexMismatchError, match=r"of format 0, this program reads 3; run:"):
         Index.open(tmp_path / "index")
 
 

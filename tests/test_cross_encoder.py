@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from ballet_qa import networks
 from ballet_qa.cross_encoder import (
     MAX_TOKENS,
     Context,
@@ -24,8 +24,7 @@ from ballet_qa.errors import ReaderError
 from ballet_qa.reader import best_span
 from ballet_qa.types import Span
 
-WEIGHTS = Path(str(resources.files("ballet_qa"))) / "weights"
-TOKENIZER = Tokenizer.from_file(str(WEIGHTS / "reader_tokenizer.json"))
+TOKENIZER = Tokenizer.from_file(str(networks.WEIGHTS / networks.TOKENIZER))
 
 SWAN = Context("The Pond", "Morning came.", "A white swan swam on the cold lake.")
 PIG = Context("The Barn", "", "Three pigs slept in the straw.")
@@ -115,14 +114,15 @@ def test_weights_that_are_missing_damaged_or_no_weights_are_refused(
 ) -> None:
     with pytest.raises(ReaderError, match=r"reader\.onnx is missing"):
         CrossEncoder(tmp_path)
-    shutil.copytree(WEIGHTS, tmp_path / "ballet_qa" / "weights")
-    file = tmp_path / "ballet_qa" / "weights" / "reader.onnx"
+    shutil.copytree(networks.WEIGHTS, tmp_path / "weights")
+    file = tmp_path / "weights" / "reader.onnx"
     damaged = bytearray(file.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     file.write_bytes(damaged)
-    monkeypatch.setattr(resources, "files", lambda _: tmp_path / "ballet_qa")
+    monkeypatch.setattr(networks, "WEIGHTS", file.parent)
     with pytest.raises(ReaderError, match="not what this version came with"):
-        CrossEncoder().judge("Who?", [SWAN])
+        CrossEncoder(file.parent).judge("Who?", [SWAN])
+    monkeypatch.undo()
     file.write_bytes(b"no network")
-    with pytest.raises(ReaderError, match="holds no reader"):
+    with pytest.raises(ReaderError, match=r"reader\.onnx is no network .*; export it again"):
         CrossEncoder(file.parent).judge("Who?", [SWAN])

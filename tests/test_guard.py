@@ -12,12 +12,12 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.routing import Mount, Route
 
-from ballet_qa.encoder import SentenceEncoder
 from ballet_qa.errors import ServeError
 from ballet_qa.guard import Guard, Keys
 from ballet_qa.library import Library
 from ballet_qa.server import Serving
 from ballet_qa.settings import SETTINGS
+from ballet_qa.types import Encoder
 from conftest import run_apart
 from test_server import made_app
 
@@ -66,7 +66,7 @@ def test_what_is_no_key_is_refused() -> None:
             Keys(wrong)
 
 
-def test_every_route_is_guarded(seeds_index: Path, encoder: SentenceEncoder) -> None:
+def test_every_route_is_guarded(seeds_index: Path, encoder: Encoder) -> None:
     """Every route in the application's own table is asked without credentials."""
     app = made_app(Library(seeds_index, encoder=encoder), Serving(auth="ann:secret", mcp=True))
     paths = {"/", "/nothing"}
@@ -89,7 +89,7 @@ def test_every_route_is_guarded(seeds_index: Path, encoder: SentenceEncoder) -> 
         assert client.get("/", headers=basic("ann", "wrong")).status_code == 401
 
 
-def test_another_sites_page_can_change_nothing(seeds_index: Path, encoder: SentenceEncoder) -> None:
+def test_another_sites_page_can_change_nothing(seeds_index: Path, encoder: Encoder) -> None:
     with TestClient(made_app(Library(seeds_index, encoder=encoder))) as client:
         body = {"question": "Who owns the café?"}
         for path in ("/api/ask", "/gradio_api/upload", "/gradio_api/queue/join"):
@@ -102,7 +102,7 @@ def test_another_sites_page_can_change_nothing(seeds_index: Path, encoder: Sente
 
 @pytest.mark.parametrize("path", ["/shelf/health", "/health"])
 def test_a_proxy_may_take_its_prefix_off_or_not(
-    seeds_index: Path, encoder: SentenceEncoder, path: str
+    seeds_index: Path, encoder: Encoder, path: str
 ) -> None:
     app = made_app(Library(seeds_index, encoder=encoder), Serving(root_path="/shelf/"))
     with TestClient(app) as client:

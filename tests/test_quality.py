@@ -8,14 +8,12 @@ import pytest
 
 from ballet_qa.answering import Answerer
 from ballet_qa.build import build_index
-from ballet_qa.encoder import SentenceEncoder
 from ballet_qa.questions import is_right, load_questions
+from ballet_qa.types import Encoder
 
 
 @pytest.fixture(scope="module")
-def library(
-    shared: Path, encoder: SentenceEncoder, tmp_path_factory: pytest.TempPathFactory
-) -> Answerer:
+def library(shared: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Answerer:
     folder = tmp_path_factory.mktemp("val") / "index"
     build_index(shared / "fairytaleqa/val/stories", folder, encoder=encoder)
     return Answerer.load(folder, encoder)

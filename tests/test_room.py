@@ -9,9 +9,8 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from ballet_qa.encoder import SentenceEncoder
 from ballet_qa.library import Library
-from ballet_qa.types import Answer
+from ballet_qa.types import Answer, Encoder
 from ballet_qa.ui import Room
 from conftest import IVANOV, KUZNETSOVA, SEEDS
 
@@ -19,7 +18,7 @@ CONVERSATION, CARDS, TURNS, BOX, EXAMPLES, ACTIONS, ASK, STOP = range(8)
 
 
 @pytest.fixture(scope="module")
-def room(seeds_index: Path, encoder: SentenceEncoder) -> Room:
+def room(seeds_index: Path, encoder: Encoder) -> Room:
     return Room(Library(seeds_index, encoder=encoder))
 
 

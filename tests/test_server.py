@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 from ballet_qa import render
 from ballet_qa.answering import Answerer
 from ballet_qa.build import build_index
-from ballet_qa.encoder import SentenceEncoder
 from ballet_qa.library import Library
 from ballet_qa.server import Serving, create_app
+from ballet_qa.types import Encoder
 from conftest import KUZNETSOVA, ROCHE, SEEDS, WordEncoder, run_apart
 from test_cli import ANSWER, HIT, check_offsets
 
@@ -29,7 +29,7 @@ def made_app(library: Library, serving: Serving | None = None) -> FastAPI:
 
 
 @pytest.fixture(scope="module")
-def client(seeds_index: Path, encoder: SentenceEncoder) -> Iterator[TestClient]:
+def client(seeds_index: Path, encoder: Encoder) -> Iterator[TestClient]:
     with TestClient(made_app(Library(seeds_index, encoder=encoder))) as client:
         yield client
 

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ballet_qa.vectors
 from ballet_qa.terms import TermIndex, TermsWriter
-from ballet_qa.vectors import VectorIndex, VectorsWriter
+from ballet_qa.types import VectorKind
+from ballet_qa.vectors import VectorIndex, VectorsWriter, clusters_for, kind_for
 from conftest import WordEncoder
 
 TEXTS = ["Wolf, pig and straw.", "Swan lake.", "Pig.", "Swan lake."]
@@ -22,19 +24,28 @@ def pairs(found: tuple[np.ndarray, np.ndarray]) -> list[tuple[int, float]]:
     return [(int(row), round(float(score), 4)) for row, score in zip(rows, scores, strict=True)]
 
 
+def written(folder: Path, rows: np.ndarray, kind: VectorKind | None = None) -> VectorIndex:
+    writer = VectorsWriter(folder, "v", rows.shape[1])
+    for row in rows:
+        writer.add(row[np.newaxis])
+    writer.close(kind)
+    return VectorIndex(folder, "v", rows.shape[1])
+
+
 @pytest.fixture
 def vectors(tmp_path: Path, words: WordEncoder) -> VectorIndex:
-    writer = VectorsWriter(tmp_path / "v.faiss", words.dimension)
-    writer.add(words.encode_passages(TEXTS[:2]))
-    writer.add(words.encode_passages(TEXTS[2:]))
-    writer.close()
-    return VectorIndex(tmp_path / "v.faiss")
+    return written(tmp_path, words.encode_passages(TEXTS))
 
 
 def test_cosines_are_those_computed_by_hand(vectors: VectorIndex, words: WordEncoder) -> None:
     (query,) = words.encode_queries(["swan pig"])
     # (1/√2, 1/√2) with (1, 1, 1)/√3, (1, 1)/√2 and (1): 1/√6, 1/2, 1/√2; twins keep order.
-    assert pairs(vectors.search(query, 10)) == [(2, 0.7071), (1, 0.5), (3, 0.5), (0, 0.4082)]
+    assert pairs(vectors.search(query, 10)) == [
+        (2, 0.7071),
+        (1, 0.5),
+        (3, 0.5),
+        (0, 0.4082),
+    ]
 
 
 def test_a_filter_comes_before_the_ranking(vectors: VectorIndex, words: WordEncoder) -> None:
@@ -46,10 +57,9 @@ def test_a_filter_comes_before_the_ranking(vectors: VectorIndex, words: WordEnco
 
 
 def test_rows_come_back_as_they_were_put_in(vectors: VectorIndex, words: WordEncoder) -> None:
-    np.testing.assert_array_equal(vectors.block(0, 4), words.encode_passages(TEXTS))
-    np.testing.assert_array_equal(
-        vectors.rows(np.array([3, 0], dtype=np.int32)), words.encode_passages([TEXTS[3], TEXTS[0]])
-    )
+    kept = words.encode_passages(TEXTS)
+    np.testing.assert_array_equal(vectors.block(0, 4), kept)
+    np.testing.assert_array_equal(vectors.rows(np.array([3, 0], dtype=np.int32)), kept[[3, 0]])
     assert vectors.block(2, 2).shape == vectors.rows(np.zeros(0, np.int32)).shape == (0, 5)
 
 
@@ -96,17 +106,57 @@ def test_a_neighbourhood_ends_at_a_wall(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_of_vectors_has_no_rows(tmp_path: Path) -> None:
-    VectorsWriter(tmp_path / "v.faiss", 3).close()
-    empty = VectorIndex(tmp_path / "v.faiss")
+    empty = written(tmp_path, np.zeros((0, 3), np.float32))
     assert (empty.count, empty.dimension) == (0, 3)
     assert pairs(empty.search(np.ones(3, np.float32), 5)) == []
 
 
 def test_scores_of_given_rows_come_in_their_order(terms: TermIndex) -> None:
     rows = np.array([3, 0, 1], dtype=np.int32)
-    scores = terms.score("own", ["swan"], rows)
+    scores = terms.scores(["swan"], rows)["own"]
     assert scores[1] == 0.0
     assert scores[0] == scores[2] == pytest.approx(bm25(2, 1, 2, 2.0), abs=1e-4)
+
+
+SOME_WORDS = st.lists(st.sampled_from(["wolf", "pig", "straw", "the", "swan"]), max_size=90)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    stories=st.lists(st.lists(st.tuples(SOME_WORDS, st.integers(0, 1)), max_size=6), min_size=1),
+    asked=st.lists(st.sampled_from(["wolf", "pig", "straw", "lamp"]), unique=True, max_size=3),
+    split=st.integers(0, 9),
+)
+def test_scores_of_given_rows_are_tantivys(
+    stories: list[list[tuple[list[str], int]]],
+    asked: list[str],
+    split: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Whether written at once, or begun as another index and gone on with."""
+    folder = tmp_path_factory.mktemp("t")
+    base, count = None, 0
+    for number, some in enumerate((stories[:split], stories[split:])):
+        writer = TermsWriter(folder / str(number), base)
+        for told in some:
+            passages = [" ".join(words) for words, _ in told]
+            parts = sorted(part for _, part in told)
+            writer.add_story(count, "", "\n".join(passages), passages, parts)
+            count += 1
+        writer.close()
+        base = folder / str(number)
+    terms = TermIndex(folder / "1")
+    rows = np.arange(terms.passage_count, dtype=np.int32)
+    scores = terms.scores(asked, rows)
+    for field, made in scores.items():
+        found = dict(pairs(terms.search(field, asked, 999)))
+        expected = [found.get(row, 0.0) for row in rows.tolist()]
+        np.testing.assert_allclose(made, expected, atol=1e-3)
+    everywhere = np.arange(terms.story_count, dtype=np.int32)
+    holding = terms.holding(asked, everywhere)
+    assert [set(np.flatnonzero(column)) for column in holding.T] == [
+        terms.stories_with(term) for term in asked
+    ]
 
 
 def test_stories_narrow_the_search_and_nothing_else(terms: TermIndex) -> None:
@@ -115,7 +165,7 @@ def test_stories_narrow_the_search_and_nothing_else(terms: TermIndex) -> None:
     assert pairs(terms.search("own", ["swan"], 9, stories=[])) == []
     assert terms.stories_with("swan") == {0, 1}
     assert terms.stories_with("straw") == {0}
-    assert terms.score_stories(["straw"], [0, 1]).keys() == {0}
+    assert (terms.score_stories(["straw"], np.array([1, 0])) > 0).tolist() == [False, True]
 
 
 def test_no_terms_find_nothing(terms: TermIndex) -> None:
@@ -131,16 +181,63 @@ def test_search_is_a_sorted_inner_product(
     vectors: list[list[int]], limit: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     rows = np.array(vectors, dtype=np.float32)
-    path = tmp_path_factory.mktemp("v") / "v.faiss"
-    writer = VectorsWriter(path, 3)
-    writer.add(rows)
-    writer.close()
     query = np.array([1, 2, -1], dtype=np.float32)
     expected = sorted(
         ((row, float(score)) for row, score in enumerate(rows @ query)),
         key=lambda pair: (-pair[1], pair[0]),
     )
-    found = pairs(VectorIndex(path).search(query, limit))
+    found = pairs(written(tmp_path_factory.mktemp("v"), rows).search(query, limit))
     assert [score for _, score in found] == [score for _, score in expected[:limit]]
     if limit >= len(expected):
         assert found == expected
+
+
+def near(count: int, seed: int = 0) -> np.ndarray:
+    """Unit rows in fifty clouds, as sentences lie: near some others, far from most."""
+    chance = np.random.default_rng(seed)
+    rows = chance.normal(size=(50, 32))[chance.integers(0, 50, count)]
+    rows = rows + 0.4 * chance.normal(size=(count, 32))
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+def test_the_rule_goes_by_the_number_of_rows() -> None:
+    assert (kind_for(0), kind_for(100_000), kind_for(100_001)) == ("exact", "exact", "clustered")
+    assert [clusters_for(rows) for rows in (1, 100_001, 1_000_000)] == [2, 512, 2048]
+
+
+def test_clusters_find_nearly_all_and_their_cosines_are_exact(tmp_path: Path) -> None:
+    rows = near(6_000)
+    found = written(tmp_path, rows, "clustered")
+    assert (found.kind, found.count, found.indexed) == ("clustered", 6_000, 6_000)
+    shares = []
+    for query in near(20, seed=1):
+        ids, cosines = found.search(query, 10)
+        np.testing.assert_allclose(cosines, rows[ids] @ query, atol=1e-6)
+        best = np.argsort(-(rows @ query), kind="stable")[:10]
+        shares.append(len(set(ids) & set(best)) / 10)
+    assert np.mean(shares) >= 0.99
+    among = np.arange(6_000) >= 5_900
+    ids, _ = found.search(near(1)[0], 500, among)
+    assert sorted(ids.tolist()) == list(range(5_900, 6_000))
+
+
+def test_clusters_grow_and_parts_are_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ballet_qa.vectors, "_WHOLE_PART_BYTES", 1)
+    rows, late = near(5_000), near(3, seed=2)
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    written(first, rows, "clustered")
+    writer = VectorsWriter(second, "v", 32, base=first)
+    writer.add(late)
+    writer.close("clustered")
+    grown = VectorIndex(second, "v", 32)
+    assert (grown.count, grown.indexed) == (5_003, 5_003)
+    assert (second / "v.0.rows").samefile(first / "v.0.rows")
+    kept = np.concatenate([rows, late])
+    np.testing.assert_array_equal(grown.rows(np.array([5_002, 7, 5_000])), kept[[5_002, 7, 5_000]])
+    np.testing.assert_array_equal(grown.block(4_998, 5_002), kept[4_998:5_002])
+    for row in (5_000, 5_001, 5_002):
+        assert grown.search(kept[row], 1)[0].tolist() == [row]

@@ -243,20 +243,19 @@ def rewritten(index: Path, name: str, data: bytes) -> None:
 
 def test_what_checksums_cannot_tell_is_found(sound: Path, words: WordEncoder) -> None:
     folder = live_generation(sound)
-    vectors = (folder / "passages.faiss").read_bytes()
-    rows = np.frombuffer(vectors[45:], dtype="<f4").reshape(-1, words.dimension).copy()
-    rewritten(sound, "passages.faiss", vectors[:45] + (rows * 2).tobytes())
+    vectors = (folder / "passages.0.rows").read_bytes()
+    rows = np.frombuffer(vectors, dtype="<f4").reshape(-1, words.dimension)
+    rewritten(sound, "passages.0.rows", (rows * 2).tobytes())
     assert "has length 2.000, not 1; run: ballet-qa build --rebuild" in problems(sound, words)[0]
-    rewritten(sound, "passages.faiss", vectors[:45] + rows[::-1].tobytes())
+    rewritten(sound, "passages.0.rows", rows[::-1].tobytes())
     assert "is not what its words give" in problems(sound, words)[0]
-    rewritten(sound, "passages.faiss", vectors)
+    rewritten(sound, "passages.0.rows", vectors)
     assert problems(sound, words) == []
     texts = (folder / "texts.sqlite").read_bytes()
     for statement, problem in (
         ("UPDATE stories SET text = text || 'x' WHERE row = 0", "is not the one its hash"),
         ("UPDATE passages SET start = start + 1 WHERE row = 1", "does not hold the words"),
         ('UPDATE passages SET "end" = 9999 WHERE row = 1', "out of order or of its story"),
-        ("UPDATE sentences SET start = 0 WHERE row = 2", "is not in its passage"),
     ):
         copy = sound.parent / "copy.sqlite"
         copy.write_bytes(texts)
@@ -265,6 +264,11 @@ def test_what_checksums_cannot_tell_is_found(sound: Path, words: WordEncoder) ->
         database.close()
         rewritten(sound, "texts.sqlite", copy.read_bytes())
         assert any(problem in found for found in problems(sound, words)), statement
+    rewritten(sound, "texts.sqlite", texts)
+    starts = np.fromfile(folder / "sentence_start.column", "<i4")
+    starts[2] = 0
+    rewritten(sound, "sentence_start.column", starts.tobytes())
+    assert any("is not in its passage" in found for found in problems(sound, words))
 
 
 def test_repair_goes_back_and_then_in_step(sound: Path, shelf: Path, words: WordEncoder) -> None:
@@ -273,7 +277,7 @@ def test_repair_goes_back_and_then_in_step(sound: Path, shelf: Path, words: Word
     time.sleep(0.01)
     build_index(shelf, sound, encoder=words)
     expected = answers(sound, words)
-    broken = live_generation(sound) / "passages.faiss"
+    broken = live_generation(sound) / "passages.0.rows"
     broken.write_bytes(broken.read_bytes()[:-1])
     assert "is damaged" in problems(sound, words)[0]
     done = repair(sound, words)

@@ -2,8 +2,8 @@
 
     python training/export_reader.py --model /tmp/reader/model/final
 
-Writes src/ballet_qa/weights/reader.onnx and reader_tokenizer.json, and prints their sha256, to be
-put into src/ballet_qa/cross_encoder.py. Weights become int8, activations are quantised on the fly
+Writes src/ballet_qa/weights/reader.onnx and tokenizer.json, and prints their sha256, to be put into
+src/ballet_qa/networks.py. Weights become int8, activations are quantised on the fly
 (ONNX Runtime's dynamic quantisation): a quarter of the size, and about twice as fast on processors
 without bfloat16.
 """
@@ -20,10 +20,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import nn
 from train_reader import StoryReader, load_tokenizer
 
-import ballet_qa
 from ballet_qa.cross_encoder import Context, padded, token_row
-
-FOLDER = Path(ballet_qa.__file__).parent / "weights"
+from ballet_qa.networks import TOKENIZER, WEIGHTS
 
 
 class Heads(nn.Module):
@@ -43,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, help="its folder, for a checkpoint without one")
-    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--out", type=Path, default=WEIGHTS)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     model = StoryReader.from_pretrained(options.model, attn_implementation="eager").eval()
@@ -67,8 +65,8 @@ def main() -> None:
                 dynamo=False,
             )
         quantize_dynamic(whole, target, weight_type=QuantType.QInt8, per_channel=True)
-    tokenizer.save(str(options.out / "reader_tokenizer.json"), pretty=False)
-    for path in sorted(options.out.glob("reader*")):
+    tokenizer.save(str(options.out / TOKENIZER), pretty=False)
+    for path in (target, options.out / TOKENIZER):
         print(
             f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name} {path.stat().st_size:,}"
         )

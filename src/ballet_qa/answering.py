@@ -52,12 +52,12 @@ class Answerer:
     ) -> Answerer:
         """Open the index in ``index_dir``, with the encoder it names.
 
-        ``reader`` is a folder of weights to read with instead of the package's own, which are
-        loaded with the first question. Raises IndexMissingError, IndexMismatchError, EncoderError
-        or ReaderError, each with its remedy.
+        ``reader`` is a folder of weights to read with instead of the package's own. Raises
+        IndexMissingError, IndexMismatchError, EncoderError or ReaderError, each with its remedy.
         """
+        network = CrossEncoder() if reader is None else CrossEncoder(Path(reader))
+        network.load_soon()
         retriever = Retriever.load(index_dir, encoder)
-        network = CrossEncoder(None if reader is None else Path(reader))
         return cls(retriever, StoryReader(retriever.index, retriever.encoder, network))
 
     def answer(
@@ -83,14 +83,14 @@ class Answerer:
         first = [place for place, may in enumerate(speaks) if may]
         rest = [place for place, may in enumerate(speaks) if not may]
         found = self.retriever.hits(
-            ranked[first + rest], scores[first + rest], max(top_k, SETTINGS.read_candidates), rows
+            ranked[first + rest], scores[first + rest], max(top_k, SETTINGS.read_in_turns[-1]), rows
         )
 
         if unknown:
             texts = tuple(name.text for name in unknown)
             return Answer(question, "not_found", "unknown_name", (), tuple(found[:top_k]), texts)
         speaking = self._speaking(found, holding)
-        readings = self._reader.read(question, speaking[: SETTINGS.read_candidates])
+        readings = self._reader.read(question, speaking)
         hits = _read_first(readings, found)
         chosen = self._choose(readings, several=bool(names))
         best = readings[0].answerable if readings else 0.0
@@ -107,8 +107,8 @@ class Answerer:
         self, query: str, top_k: int = SETTINGS.top_k, stories: Sequence[str] | None = None
     ) -> list[Hit]:
         """As `Retriever.search`, the first passages read and put in the reader's order."""
-        found = self.retriever.search(query, max(top_k, SETTINGS.read_candidates), stories)
-        readings = self._reader.read(query, found[: SETTINGS.read_candidates])
+        found = self.retriever.search(query, max(top_k, SETTINGS.read_in_turns[-1]), stories)
+        readings = self._reader.read(query, found)
         return _read_first(readings, found)[:top_k]
 
     def _speaking(self, found: Sequence[Hit], holding: frozenset[int]) -> list[Hit]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ballet_qa.corpus import Found, Guessed, Noted, Refused, StoryFile, find_story_files, stories_of
-from ballet_qa.encoder import SentenceEncoder
+from ballet_qa.encoder import load_encoder
 from ballet_qa.errors import (
     IndexMismatchError,
     IndexMissingError,
@@ -38,14 +38,14 @@ from ballet_qa.generation import (
     publish,
     splitting_settings,
 )
-from ballet_qa.index import PASSAGE_VECTORS, SENTENCE_VECTORS, TERMS, TEXTS, Index
+from ballet_qa.index import PASSAGES, SENTENCES, TERMS, Index
 from ballet_qa.loaders import LOADERS_VERSION
 from ballet_qa.names import name_counts, title_names
 from ballet_qa.passages import section_numbers, sentence_spans, split_passages, word_count
 from ballet_qa.settings import SETTINGS
 from ballet_qa.terms import TermsWriter
 from ballet_qa.texts import FileEntry, TextsWriter
-from ballet_qa.types import Encoder, FloatArray, Passage, Span, Story
+from ballet_qa.types import Encoder, FloatArray, Passage, Span, Story, VectorKind
 from ballet_qa.vectors import VectorsWriter
 
 _CANNOT_WRITE = frozenset(
@@ -164,6 +164,14 @@ class _Survey:
     before: dict[str, tuple[str, str]]
     plan: BuildPlan
 
+    @property
+    def only_adds(self) -> bool:
+        """Whether all that the live index holds stays as it is, and where it is."""
+        places = {file.id: file.source for file in self.found.files}
+        return not (self.plan.changed or self.plan.gone) and all(
+            places[entry.id] == entry.path for entry in self.entries.values()
+        )
+
     def begun(self) -> _Seen:
         """What has come of the files before any is read."""
         return _Seen(refused=list(self.refused))
@@ -176,13 +184,15 @@ def build_index(
     encoder: Encoder | None = None,
     rebuild: bool = False,
     dry_run: bool = False,
+    vectors: VectorKind | None = None,
     progress: Callable[[Progress], None] | None = None,
     planned: Callable[[BuildPlan], None] | None = None,
 ) -> BuildReport:
     """Bring the index in step with the story files below ``stories``.
 
     Unchanged stories keep their vectors, and nothing is written when nothing changed; ``rebuild``
-    takes nothing over. A file that cannot be read is refused and named in the report, the others
+    takes nothing over. ``vectors`` says how they are searched, instead of the rule for their number
+    (`vectors.kind_for`). A file that cannot be read is refused and named in the report, the others
     are indexed. Raises StoriesError when nothing can be indexed (an index already there stays as
     it is), IndexBusyError when another process is building, StorageError when the index cannot be
     written, EncoderError when the encoder cannot be loaded.
@@ -198,30 +208,35 @@ def build_index(
         return _report(survey, seen)
     with _writing(index_dir), build_lock(index_dir) as left, Extractor() as extractor:
         clear_remains(index_dir)
-        encoder = encoder or SentenceEncoder()
+        encoder = encoder or load_encoder()
         survey = _survey(found, None if rebuild else _previous(index_dir, encoder), planned)
         seen = survey.begun()
         previous = survey.previous
         if previous is not None and not _worth_writing(survey, extractor, seen):
-            for entry in survey.entries.values():
-                seen.say(entry)
-            seen.stories.update(survey.before)
+            _say_all(survey, seen)
             return _report(survey, seen, previous.manifest, 0, previous.folder.name, left)
         part = new_generation(index_dir)
         try:
-            writer = _GenerationWriter(part, encoder, previous)
+            writer = _GenerationWriter(part, encoder, survey)
             try:
                 _add_files(writer, survey, extractor, seen, progress)
                 _check_any(seen)
             except BaseException:
                 writer.abandon()
                 raise
-            manifest = writer.close(roots)
+            manifest = writer.close(roots, vectors)
             generation = publish(part, manifest)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
     return _report(survey, seen, manifest, writer.embedded, generation.name, left)
+
+
+def _say_all(survey: _Survey, seen: _Seen) -> None:
+    """What there is to say of an index that is kept as it is."""
+    for entry in survey.entries.values():
+        seen.say(entry)
+    seen.stories.update(survey.before)
 
 
 def _check_any(seen: _Seen) -> None:
@@ -297,8 +312,11 @@ def _add_files(
     progress: Callable[[Progress], None] | None,
 ) -> None:
     files = survey.found.files
+    only_adds = writer is not None and writer.goes_on
+    if only_adds:
+        _say_all(survey, seen)
     for number, file in enumerate(files, start=1):
-        if file.id in survey.hashes:
+        if file.id in survey.hashes and not (only_adds and file.id in survey.entries):
             _add_file(writer, survey, extractor, file, seen)
         if progress is not None:
             done = 0 if writer is None else writer.texts.passages
@@ -350,14 +368,19 @@ def _add_file(
 class _GenerationWriter:
     """Writes stories into the folder of an unpublished generation."""
 
-    def __init__(self, folder: Path, encoder: Encoder, previous: Index | None) -> None:
+    def __init__(self, folder: Path, encoder: Encoder, survey: _Survey) -> None:
         self._folder = folder
         self._encoder = encoder
-        self._previous = previous
-        self.texts = TextsWriter(folder / TEXTS)
-        self._terms = TermsWriter(folder / TERMS)
-        self._passages = VectorsWriter(folder / PASSAGE_VECTORS, encoder.dimension)
-        self._sentences = VectorsWriter(folder / SENTENCE_VECTORS, encoder.dimension)
+        self._previous = survey.previous
+        # Where stories only come, this generation begins as the one before.
+        base = survey.previous.folder if survey.previous and survey.only_adds else None
+        self._base = base
+        self.goes_on = base is not None
+        self.texts = TextsWriter(folder, base)
+        self._terms = TermsWriter(folder / TERMS, base and base / TERMS)
+        self._passages, self._sentences = (
+            VectorsWriter(folder, name, encoder.dimension, base) for name in (PASSAGES, SENTENCES)
+        )
         self.embedded = 0
 
     def add(self, story: Story) -> None:
@@ -377,15 +400,16 @@ class _GenerationWriter:
     def abandon(self) -> None:
         """Let go of every file, unfinished."""
         self.texts.abandon()
+        self._terms.abandon()
         self._passages.abandon()
         self._sentences.abandon()
 
-    def close(self, roots: Sequence[str | Path]) -> Manifest:
+    def close(self, roots: Sequence[str | Path], vectors: VectorKind | None) -> Manifest:
         """Finish every file and describe the generation."""
         self.texts.close()
         self._terms.close()
-        self._passages.close()
-        self._sentences.close()
+        self._passages.close(vectors)
+        self._sentences.close(vectors)
         return Manifest(
             format_version=FORMAT_VERSION,
             built=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -397,7 +421,7 @@ class _GenerationWriter:
             stories=self.texts.stories,
             passages=self.texts.passages,
             sentences=self.texts.sentences,
-            files=checksums(self._folder),
+            files=checksums(self._folder, self._base),
         )
 
     def _rows(self, story: Story) -> _Rows:

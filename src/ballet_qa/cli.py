@@ -17,6 +17,7 @@ import typer
 
 from ballet_qa.errors import BalletQAError, QuestionError, QuestionFileError
 from ballet_qa.settings import SETTINGS
+from ballet_qa.types import VectorKind
 
 if TYPE_CHECKING:
     from ballet_qa.build import BuildPlan, BuildReport, Progress
@@ -33,7 +34,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # rich alone takes longer than all else --help needs
 )
 
 IndexDir = Annotated[
@@ -112,6 +113,12 @@ def build(
             "(fetched over the network if it is not in the local cache)."
         ),
     ] = SETTINGS.encoder,
+    vectors: Annotated[
+        VectorKind | None,
+        typer.Option(
+            help="How vectors are searched, instead of what their number suggests (with --rebuild)."
+        ),
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Stay, and build again whenever a file changes.")
     ] = False,
@@ -121,13 +128,13 @@ def build(
     Unchanged stories are kept, new and changed ones are read and embedded, removed ones leave.
     Files that cannot be read are refused, each named with its reason.
     """
-    from ballet_qa.encoder import SentenceEncoder
+    from ballet_qa.encoder import load_encoder
 
     if watch and dry_run:
         raise typer.BadParameter("--watch builds; leave --dry-run out")
     roots = stories or [Path(SETTINGS.stories)]
-    chosen = None if dry_run else SentenceEncoder(encoder, online=encoder != SETTINGS.encoder)
-    refused = _build_once(roots, index, chosen, rebuild=rebuild, dry_run=dry_run)
+    chosen = None if dry_run else load_encoder(encoder, online=encoder != SETTINGS.encoder)
+    refused = _build_once(roots, index, chosen, rebuild=rebuild, dry_run=dry_run, vectors=vectors)
     if watch:
         _watch(roots, index, chosen)
     if refused:
@@ -142,6 +149,7 @@ def _build_once(
     rebuild: bool = False,
     dry_run: bool = False,
     quiet: bool = False,
+    vectors: VectorKind | None = None,
 ) -> bool:
     """Build and print what came of it, when ``quiet`` only a change; whether files were refused."""
     from ballet_qa.build import build_index
@@ -163,6 +171,7 @@ def _build_once(
             encoder=encoder,
             rebuild=rebuild,
             dry_run=dry_run,
+            vectors=vectors,
             progress=show,
             planned=show_plan,
         )

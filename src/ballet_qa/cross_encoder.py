@@ -1,18 +1,13 @@
 """One small network that reads a question and a passage together, by ONNX Runtime.
 
 For each passage it says how relevant it is among its peers, whether it answers at all, and, for
-each of its words, whether the answer starts or ends there. training/ makes its weights; those that
-come with the package are checked by sha256. They are loaded with the first question, never before.
+each of its words, whether the answer starts or ends there. training/ makes its weights.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -21,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ballet_qa.errors import ReaderError
+from ballet_qa.networks import TOKENIZER, WEIGHTS, meanwhile, on_every_core, open_network
 from ballet_qa.types import FloatArray
 
 if TYPE_CHECKING:
@@ -30,10 +26,7 @@ if TYPE_CHECKING:
 MAX_TOKENS = 256
 MAX_QUESTION_TOKENS = 64
 MAX_BEFORE_CHARS = 300
-_SHA256 = {
-    "reader.onnx": "c6ee42f5410c0f125db0e7455fac04912802483a815136ad5c601307e1fc96ef",
-    "reader_tokenizer.json": "9114256b104cca80e04367526f03f46aa3c443c2ed174904142a73bbf13b9fbb",
-}
+_MODEL = "reader.onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +70,24 @@ class TokenRow:
 class CrossEncoder:
     """Reads questions with passages. Safe to use from several threads."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path = WEIGHTS) -> None:
         """Read with the package's weights, or with those in ``folder``, which has the same files.
 
         Raises ReaderError when they are missing.
         """
-        own = Path(str(resources.files("ballet_qa").joinpath("weights")))
-        self._folder = folder or own
-        self._is_own = folder is None
+        self._folder = folder
         self._loading = Lock()
         self._loaded: tuple[Tokenizer, InferenceSession] | None = None
-        # One row a run, a run a core: faster than batches over all cores (no padding), and what is
-        # said of a passage does not depend on what it was read together with.
-        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="reader")
-        for name in _SHA256:
-            if not (self._folder / name).is_file():
+        for name in (_MODEL, TOKENIZER):
+            if not (folder / name).is_file():
                 raise ReaderError(
-                    f"no reader in {self._folder}: {name} is missing; name a folder that "
+                    f"no reader in {folder}: {name} is missing; name a folder that "
                     "training/export_reader.py wrote, or reinstall ballet-qa"
                 )
+
+    def load_soon(self) -> None:
+        """Load the weights while something else is done; what is wrong with them `judge` says."""
+        meanwhile(self._load)
 
     def judge(self, question: str, contexts: Sequence[Context]) -> list[Judgement]:
         """A judgement for each context, in their order.
@@ -104,30 +96,13 @@ class CrossEncoder:
         """
         tokenizer, session = self._load()
         rows = [token_row(tokenizer, question, context) for context in contexts]
-        return list(self._threads.map(lambda row: _judged(session, row), rows))
+        return on_every_core(lambda row: _judged(session, row), rows)
 
     def _load(self) -> tuple[Tokenizer, InferenceSession]:
         with self._loading:
             if self._loaded is None:
-                self._loaded = self._open()
+                self._loaded = open_network(self._folder, _MODEL, ReaderError)
             return self._loaded
-
-    def _open(self) -> tuple[Tokenizer, InferenceSession]:
-        from onnxruntime import InferenceSession, SessionOptions
-        from tokenizers import Tokenizer
-
-        model, words = (self._folder / name for name in _SHA256)
-        if self._is_own:
-            _check(self._folder)
-        options = SessionOptions()
-        options.intra_op_num_threads = 1
-        try:
-            session = InferenceSession(str(model), options, ["CPUExecutionProvider"])
-            return Tokenizer.from_file(str(words)), session
-        except Exception as error:  # neither library raises classes of its own
-            raise ReaderError(
-                f"{self._folder} holds no reader ({error}); export it again"
-            ) from error
 
 
 def _judged(session: InferenceSession, row: TokenRow) -> Judgement:
@@ -168,12 +143,3 @@ def padded(rows: Sequence[TokenRow]) -> dict[str, NDArray[np.int64]]:
         mask[at, : len(row.ids)] = 1
         kinds[at, row.context : len(row.ids)] = 1
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": kinds}
-
-
-def _check(folder: Path) -> None:
-    for name, sha256 in _SHA256.items():
-        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha256:
-            raise ReaderError(
-                f"{folder / name} is not what this version came with; "
-                "pip install --force-reinstall ballet-qa"
-            )

@@ -14,7 +14,7 @@ import numpy as np
 
 from ballet_qa.build import BuildReport, build_index, passage_readings
 from ballet_qa.corpus import hash_of_text
-from ballet_qa.encoder import SentenceEncoder
+from ballet_qa.encoder import load_encoder
 from ballet_qa.errors import IndexMismatchError, IndexMissingError
 from ballet_qa.generation import (
     build_command,
@@ -74,7 +74,7 @@ def examine(index_dir: str | Path, encoder: Encoder | None = None) -> Iterator[C
     ):
         problem = look(index)
         yield Check(name, problem and problem + remedy)
-    encoder = encoder or SentenceEncoder(index.manifest.encoder)
+    encoder = encoder or load_encoder(index.manifest.encoder)
     problem = _sample(index, encoder)
     yield Check(f"a sample embedded again with {encoder.name}", problem and problem + remedy)
 

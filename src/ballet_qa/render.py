@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from ballet_qa.adding import Added
-from ballet_qa.catalogue import Leaf
-from ballet_qa.index import Index
-from ballet_qa.matches import Match
-from ballet_qa.texts import Texts
 from ballet_qa.types import Answer, Finding, Hit, Passage, Span, Story, StoryEntry
+
+if TYPE_CHECKING:  # what the page shows is not loaded to answer in a shell
+    from jinja2 import Environment
+
+    from ballet_qa.adding import Added
+    from ballet_qa.catalogue import Leaf
+    from ballet_qa.index import Index
+    from ballet_qa.matches import Match
+    from ballet_qa.texts import Texts
 
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~&$]|(?<=^)[-+](?=\s)|!(?=\[)")
 _MARK = Markup("<mark>%s</mark>")
 _BOLD = Markup("<b>%s</b>")
-_HTML = Environment(
-    loader=PackageLoader("ballet_qa", "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 def hit_json(hit: Hit) -> dict[str, Any]:
@@ -163,7 +160,7 @@ def hit_text(hit: Hit) -> str:
 
 def answer_html(answer: Answer) -> str:
     """The answer as a self-contained block, for notebooks."""
-    template = _HTML.get_template("answer.html")
+    template = _html().get_template("answer.html")
     return template.render(answer=answer, headline=headline(answer), findings=_findings(answer))
 
 
@@ -236,11 +233,15 @@ def conversation_html(
 
     ``pending`` is a question that is being answered, ``error`` what went wrong with the last.
     """
-    return _HTML.get_template("conversation.html").render(
-        turns=[_turn(answer) for answer in turns],
-        error=error,
-        pending=pending,
-        stories_line="one story" if stories == 1 else f"{stories:,} stories",
+    return (
+        _html()
+        .get_template("conversation.html")
+        .render(
+            turns=[_turn(answer) for answer in turns],
+            error=error,
+            pending=pending,
+            stories_line="one story" if stories == 1 else f"{stories:,} stories",
+        )
     )
 
 
@@ -277,7 +278,7 @@ def cards_html(turns: Sequence[Answer], beside: Callable[[Passage], tuple[str, s
             for hit in ordered
         ]
         groups.append((answer, cards, quoted))
-    return _HTML.get_template("cards.html").render(groups=groups)
+    return _html().get_template("cards.html").render(groups=groups)
 
 
 def search_html(line: str, matches: Sequence[Match]) -> str:
@@ -288,12 +289,12 @@ def search_html(line: str, matches: Sequence[Match]) -> str:
         bold = (*match.words, *match.phrases)
         text = marked(passage.text, passage.start, [match.nearest], bold)
         cards.append((match.hit, text, match.shared, bool(match.phrases)))
-    return _HTML.get_template("search.html").render(line=line, cards=cards)
+    return _html().get_template("search.html").render(line=line, cards=cards)
 
 
 def shelf_html(leaf: Leaf) -> str:
     """The library view."""
-    return _HTML.get_template("shelf.html").render(leaf=leaf)
+    return _html().get_template("shelf.html").render(leaf=leaf)
 
 
 def reader_html(
@@ -309,22 +310,26 @@ def reader_html(
     """
     chapters = [section for section in story.sections if section.title]
     last = passages[-1].number if passages else 0
-    return _HTML.get_template("reader.html").render(
-        story=story,
-        paragraphs=[
-            (passage, marked(passage.text, passage.start, spans), passage.id == at)
-            for passage in passages
-        ],
-        chapters={
-            passage.id: section.title
-            for section in chapters
-            for passage in passages
-            if passage.start <= section.start < passage.end
-        },
-        last=last,
-        here=next((passage.number for passage in passages if passage.id == at), 1),
-        cited=len(spans),
-        now=next((row for row, span in enumerate(spans) if span.start == start), ""),
+    return (
+        _html()
+        .get_template("reader.html")
+        .render(
+            story=story,
+            paragraphs=[
+                (passage, marked(passage.text, passage.start, spans), passage.id == at)
+                for passage in passages
+            ],
+            chapters={
+                passage.id: section.title
+                for section in chapters
+                for passage in passages
+                if passage.start <= section.start < passage.end
+            },
+            last=last,
+            here=next((passage.number for passage in passages if passage.id == at), 1),
+            cited=len(spans),
+            now=next((row for row, span in enumerate(spans) if span.start == start), ""),
+        )
     )
 
 
@@ -333,9 +338,22 @@ def added_html(files: Sequence[Added], now: str) -> str:
     return page_html("added.html", files=files, now=now)
 
 
+@cache
+def _html() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("ballet_qa", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 def page_html(name: str, **values: Any) -> str:
     """A small part of the page, by the name of its template."""
-    return _HTML.get_template(name).render(**values)
+    return _html().get_template(name).render(**values)
 
 
 def marked(text: str, offset: int, spans: Sequence[Span], bold: Sequence[Span] = ()) -> Markup:

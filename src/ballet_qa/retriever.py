@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ballet_qa.encoder import SentenceEncoder
+from ballet_qa.encoder import load_encoder
 from ballet_qa.errors import QuestionError
 from ballet_qa.fusion import FEATURES, Fusion, Signals, load_fusion
 from ballet_qa.index import Index
@@ -50,7 +50,7 @@ class Retriever:
         Raises IndexMissingError, IndexMismatchError or EncoderError, each with its remedy.
         """
         index = Index.open(index_dir)
-        encoder = encoder or SentenceEncoder(index.manifest.encoder)
+        encoder = encoder or load_encoder(index.manifest.encoder)
         index.check_encoder(encoder, Path(index_dir))
         return cls(index, encoder)
 
@@ -79,7 +79,8 @@ class Retriever:
         """Candidate passages by falling fused score, as (rows, scores); ``stories`` are rows."""
         rows = self.candidates(query, stories)
         scores = self.fused(query, rows)
-        order = np.lexsort((rows, -scores))
+        texts = self.index.texts
+        order = np.lexsort((rows, texts.story_place[texts.passage_story[rows]], -scores))
         return rows[order], scores[order]
 
     def fused(self, query: Query, rows: IntArray) -> FloatArray:
@@ -107,13 +108,11 @@ class Retriever:
         """What both searches say of each candidate, complete: nothing is missing for being low."""
         index, texts = self.index, self.index.texts
         owners = texts.passage_story[rows]
+        stories, story_of = np.unique(owners, return_inverse=True)
         ceiling = max(index.terms.ceiling(query.terms), 1e-6)
-        whole = index.terms.score_stories(query.terms, [int(row) for row in np.unique(owners)])
-        best_whole = max(whole.values(), default=1.0)
-        naming = [index.terms.stories_with(name) for name in query.names]
-        named = [
-            np.mean([int(owner) in rows for rows in naming]) if naming else 0.0 for owner in owners
-        ]
+        scores = index.terms.scores(query.terms, rows)
+        whole = index.terms.score_stories(query.terms, stories)
+        named = index.terms.holding(query.names, stories).mean(axis=1) if query.names else None
         around = np.unique(np.concatenate([rows - 1, rows, rows + 1]))
         around = around[(around >= 0) & (around < len(texts.passage_story))]
         best = self._best_sentence(query, around)
@@ -125,11 +124,11 @@ class Retriever:
             neighbour = np.where(beside, np.maximum(neighbour, best[place]), neighbour)
         neighbour = np.where(np.isinf(neighbour), sentence, neighbour)
         columns = {
-            "own": index.terms.score("own", query.terms, rows) / ceiling,
-            "near": index.terms.score("near", query.terms, rows) / ceiling,
-            "wide": index.terms.score("wide", query.terms, rows) / ceiling,
-            "story": [whole.get(int(owner), 0.0) / best_whole for owner in owners],
-            "named": named,
+            "own": scores["own"] / ceiling,
+            "near": scores["near"] / ceiling,
+            "wide": scores["wide"] / ceiling,
+            "story": whole[story_of] / (whole.max() or 1.0),
+            "named": np.zeros(len(rows)) if named is None else named[story_of],
             "passage": index.passage_vectors.rows(rows) @ query.vector,
             "sentence": sentence,
             "neighbour": neighbour,
@@ -160,7 +159,9 @@ class Retriever:
             others = {int(texts.passage_story[twin]) for twin in twins} - {owner}
             if stories is not None:
                 others &= set(stories)
-            also_in = tuple(texts.story_id(other) for other in sorted(others))
+            also_in = tuple(
+                texts.story_id(other) for other in sorted(others, key=texts.story_place.__getitem__)
+            )
             hits.append(Hit(texts.passage(row), score, len(hits) + 1, texts.title(owner), also_in))
         return hits
 

@@ -42,9 +42,8 @@ class Settings:
     words_candidates: int = 200
     vector_candidates: int = 200
 
-    # reading: the first few; all of them where none of these is that likely to answer
-    first_read: int = 6
-    read_candidates: int = 30
+    # reading: the first three; the first six, and so on, while none is that likely to answer
+    read_in_turns: tuple[int, ...] = (3, 6, 10, 16)
     read_on_below: float = 0.6
 
     # answering: likelihoods between 0 and 1 (docs/answers.md shows what each costs and gains)

@@ -1,14 +1,15 @@
-"""The texts of a generation in SQLite: stories, passages, sentences and names.
+"""The texts of a generation: stories, passages and names in SQLite, sentences in columns.
 
-Rows count from 0 in the order of the files' ids and of the stories in each, so a story's passages,
-and a passage's sentences, are each one range of rows. Passages and sentences are kept as offsets;
-their words are cut from the story, which makes it impossible for the two to disagree.
+Rows count from 0 as stories were added, so a story's passages, and a passage's sentences, are each
+one range of rows. Passages and sentences are kept as offsets; their words are cut from the story,
+which makes it impossible for the two to disagree.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -18,9 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from ballet_qa.columns import ColumnWriter, read_column
 from ballet_qa.types import IntArray, Passage, Section, Span, Story, StoryEntry
 
 _OPENING_CHARS = 160
+_DATABASE = "texts.sqlite"
+_COLUMNS = ("passage_story", "sentence_passage", "sentence_start", "sentence_end")
 
 _SCHEMA = """
 CREATE TABLE files (
@@ -32,6 +36,7 @@ CREATE TABLE stories (
     source TEXT NOT NULL, sha256 TEXT NOT NULL, text TEXT NOT NULL, length INTEGER NOT NULL
 );
 CREATE INDEX stories_by_sha256 ON stories (sha256);
+CREATE INDEX stories_by_file ON stories (file);
 CREATE TABLE sections (
     story INTEGER NOT NULL, start INTEGER NOT NULL, title TEXT NOT NULL,
     PRIMARY KEY (story, start)
@@ -41,10 +46,6 @@ CREATE TABLE passages (
     start INTEGER NOT NULL, "end" INTEGER NOT NULL, digest BLOB NOT NULL
 );
 CREATE INDEX passages_by_digest ON passages (digest);
-CREATE TABLE sentences (
-    row INTEGER PRIMARY KEY, passage INTEGER NOT NULL, start INTEGER NOT NULL,
-    "end" INTEGER NOT NULL
-);
 CREATE TABLE names (
     word TEXT NOT NULL, story INTEGER NOT NULL, form TEXT NOT NULL, count INTEGER NOT NULL,
     PRIMARY KEY (word, story)
@@ -69,13 +70,24 @@ class FileEntry:
 
 
 class TextsWriter:
-    """Writes a new texts file, a story at a time."""
+    """Writes new texts, a story at a time."""
 
-    def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path)
-        self._db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA)
+    def __init__(self, folder: Path, base: Path | None = None) -> None:
+        """Into ``folder``; ``base`` is the folder of texts that these begin as."""
+        if base is not None:
+            for name in (_DATABASE, *(f"{column}.column" for column in _COLUMNS)):
+                shutil.copyfile(base / name, folder / name)
+        self._db = sqlite3.connect(folder / _DATABASE)
+        self._db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
+        if base is None:
+            self._db.executescript(_SCHEMA)
+        self._columns = {name: ColumnWriter(folder / f"{name}.column", "<i4") for name in _COLUMNS}
         self._file = ""
-        self.stories = self.passages = self.sentences = 0
+        self.stories, self.passages = (
+            self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
+            for table in ("stories", "passages")
+        )
+        self.sentences = (folder / "sentence_start.column").stat().st_size // 4
 
     def add_file(self, file: FileEntry) -> None:
         """Add the file that the next stories come from."""
@@ -110,28 +122,21 @@ class TextsWriter:
             "INSERT INTO sections VALUES (?, ?, ?)",
             [(self.stories, section.start, section.title) for section in story.sections],
         )
-        for passage, spans in zip(passages, sentences, strict=True):
-            self._db.execute(
-                "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    self.passages,
-                    self.stories,
-                    passage.id,
-                    passage.number,
-                    passage.start,
-                    passage.end,
-                    _digest(passage.text),
-                ),
-            )
-            self._db.executemany(
-                "INSERT INTO sentences VALUES (?, ?, ?, ?)",
-                [
-                    (self.sentences + number, self.passages, span.start, span.end)
-                    for number, span in enumerate(spans)
-                ],
-            )
-            self.passages += 1
+        self._db.executemany(
+            "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (row, self.stories, p.id, p.number, p.start, p.end, _digest(p.text))
+                for row, p in enumerate(passages, start=self.passages)
+            ],
+        )
+        columns = self._columns
+        columns["passage_story"].add([self.stories] * len(passages))
+        for row, spans in enumerate(sentences, start=self.passages):
+            columns["sentence_passage"].add([row] * len(spans))
+            columns["sentence_start"].add([span.start for span in spans])
+            columns["sentence_end"].add([span.end for span in spans])
             self.sentences += len(spans)
+        self.passages += len(passages)
         self._db.executemany(
             "INSERT INTO names VALUES (?, ?, ?, ?)",
             [(word, self.stories, form, count) for word, (form, count) in sorted(names.items())],
@@ -139,26 +144,36 @@ class TextsWriter:
         self.stories += 1
 
     def abandon(self) -> None:
-        """Close the file as it is, unfinished."""
+        """Close the files as they are, unfinished."""
         self._db.close()
+        for column in self._columns.values():
+            column.close()
 
     def close(self) -> None:
-        """Commit and close the file."""
+        """Commit and close the files."""
         self._db.commit()
-        self._db.close()
+        self.abandon()
 
 
 class Texts:
-    """Reads a texts file. Safe to use from several threads."""
+    """Reads texts. Safe to use from several threads.
 
-    def __init__(self, path: Path) -> None:
-        self._uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    ``passage_story`` and ``sentence_passage`` have the owner of each row; ``story_place`` where
+    each story stands by its file's id, and in its file: the order that people see, and that breaks
+    ties, whenever a story was added.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._uri = f"{(folder / _DATABASE).absolute().as_uri()}?mode=ro&immutable=1"
         self._local = threading.local()
-        self.passage_story = self._column("SELECT story FROM passages ORDER BY row")
-        self.sentence_passage = self._column("SELECT passage FROM sentences ORDER BY row")
+        self.passage_story, self.sentence_passage, self._sentence_start, self._sentence_end = (
+            read_column(folder / f"{name}.column", "<i4") for name in _COLUMNS
+        )
         self._row_of = {
             story_id: row for row, story_id in self._query("SELECT row, id FROM stories")
         }
+        ordered = [row for (row,) in self._query("SELECT row FROM stories ORDER BY file, row")]
+        self.story_place = np.argsort(np.array(ordered, dtype=np.int64)).astype(np.int32)
 
     @property
     def story_count(self) -> int:
@@ -200,10 +215,10 @@ class Texts:
         return [row for (row,) in rows]
 
     def catalogue(self) -> list[StoryEntry]:
-        """Every story without its text, in the order of rows."""
+        """Every story without its text, in the order that people see."""
         rows = self._query(
             """SELECT id, title, source, sha256, length, substr(text, 1, ?)
-               FROM stories ORDER BY row""",
+               FROM stories ORDER BY file, row""",
             _OPENING_CHARS,
         )
         return [StoryEntry(*columns) for columns in rows]
@@ -262,11 +277,9 @@ class Texts:
 
     def sentences(self, passage_row: int) -> list[Span]:
         """The sentences of a passage, in order."""
-        rows = self._query(
-            'SELECT start, "end" FROM sentences WHERE row >= ? AND row < ? ORDER BY row',
-            *self.sentence_rows(passage_row),
-        )
-        return [Span(start, end) for start, end in rows]
+        start, end = self.sentence_rows(passage_row)
+        starts, ends = self._sentence_start[start:end], self._sentence_end[start:end]
+        return [Span(*pair) for pair in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def passage_row(self, passage_id: str) -> int | None:
         """The row of a passage, found by way of its story's."""
@@ -300,6 +313,11 @@ class Texts:
             row for (row,) in self._query("SELECT story FROM names WHERE word = ?", word)
         )
 
+    def is_a_name_in(self, count: int, word: str) -> bool:
+        """Whether the stem ``word`` is a name in just so many stories, one at least."""
+        found = self._query("SELECT 1 FROM names WHERE word = ? LIMIT ?", word, count + 1)
+        return 0 < len(found) == count
+
     def names_of(self, story_row: int) -> list[tuple[str, int]]:
         """The names in a story as written, with their counts, commonest first."""
         return [
@@ -320,9 +338,6 @@ class Texts:
             form
             for (form,) in self._query("SELECT max(form) FROM names GROUP BY word ORDER BY word")
         ]
-
-    def _column(self, statement: str) -> IntArray:
-        return np.array([value for (value,) in self._query(statement)], dtype=np.int32)
 
     def _query(self, statement: str, *values: object) -> list[Any]:
         connection = getattr(self._local, "connection", None)

@@ -17,6 +17,7 @@ IntArray: TypeAlias = NDArray[np.int32]
 
 Status: TypeAlias = Literal["answered", "ambiguous", "not_found"]
 Scorer: TypeAlias = Literal["search", "reader"]
+VectorKind: TypeAlias = Literal["exact", "clustered"]
 Reason: TypeAlias = Literal["unknown_name", "no_evidence", "weak_evidence"]
 
 

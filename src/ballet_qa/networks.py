@@ -1,0 +1,89 @@
+"""The package's own networks: files checked by sha256, run by ONNX Runtime on every core.
+
+One row a run and a run a core, over one pool that encoder and reader share: faster than batches
+over all cores (no padding, no waiting for each other), and what is said of a text does not depend
+on what it was read together with. ONNX Runtime and tokenizers are imported with the first network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from ballet_qa.errors import BalletQAError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+    from tokenizers import Tokenizer
+
+WEIGHTS = Path(str(resources.files("ballet_qa").joinpath("weights")))
+TOKENIZER = "tokenizer.json"
+SHA256 = {
+    "encoder.onnx": "b304aefb44799f5a49fcaea5032527155489cd23a3bf637f5dc52f76aec60305",
+    "reader.onnx": "c6ee42f5410c0f125db0e7455fac04912802483a815136ad5c601307e1fc96ef",
+    TOKENIZER: "9114256b104cca80e04367526f03f46aa3c443c2ed174904142a73bbf13b9fbb",
+}
+
+_Row = TypeVar("_Row")
+_Made = TypeVar("_Made")
+
+
+def open_network(
+    folder: Path, model: str, error: type[BalletQAError]
+) -> tuple[Tokenizer, InferenceSession]:
+    """The tokenizer and the network in ``folder``. Raises ``error`` with the remedy.
+
+    Those of the package are checked to be what it came with.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from onnxruntime import InferenceSession, SessionOptions
+    from tokenizers import Tokenizer
+
+    if folder == WEIGHTS:
+        _check(folder / model, error)
+    options = SessionOptions()
+    options.intra_op_num_threads = 1
+    try:
+        session = InferenceSession(str(folder / model), options, ["CPUExecutionProvider"])
+    except Exception as problem:  # ONNX Runtime raises a class of its own for each of its codes
+        raise error(f"{folder / model} is no network ({problem}); export it again") from problem
+    file = folder / TOKENIZER
+    if folder == WEIGHTS:
+        _check(file, error)
+    try:
+        return Tokenizer.from_file(str(file)), session
+    except Exception as problem:  # tokenizers raises nothing more special
+        raise error(f"{file} is no tokenizer ({problem}); export it again") from problem
+
+
+def on_every_core(work: Callable[[_Row], _Made], rows: Iterable[_Row]) -> list[_Made]:
+    """``work`` done to each row, in their order."""
+    return list(_pool().map(work, rows))
+
+
+def meanwhile(work: Callable[[], object]) -> None:
+    """``work`` begun on a core that is free; what it raises is nobody's."""
+    _pool().submit(work)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="network")
+
+
+def _check(file: Path, error: type[BalletQAError]) -> None:
+    try:
+        with file.open("rb") as opened:
+            known = hashlib.file_digest(opened, "sha256").hexdigest() == SHA256[file.name]
+    except OSError:
+        known = False
+    if not known:
+        raise error(
+            f"{file} is not what this version came with; pip install --force-reinstall ballet-qa"
+        )
