@@ -25,7 +25,7 @@ from quality import ROOT, progress
 from reading import interval
 
 from ballet_qa.build import build_index
-from ballet_qa.encoder import SentenceEncoder
+from ballet_qa.encoder import load_encoder
 from ballet_qa.followups import Turn, completed
 from ballet_qa.metrics import mean
 from ballet_qa.retriever import Retriever
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=data)
     options = parser.parse_args()
     conversations = load(options.data)
-    encoder = SentenceEncoder()
+    encoder = load_encoder()
     with tempfile.TemporaryDirectory() as folder:
         stories = Path(folder, "stories")
         stories.mkdir()

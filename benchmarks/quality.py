@@ -27,7 +27,7 @@ from circumstances import circumstances
 
 from ballet_qa.answering import Answerer
 from ballet_qa.build import build_index
-from ballet_qa.encoder import SentenceEncoder
+from ballet_qa.encoder import load_encoder
 from ballet_qa.evaluation import report, report_text, run
 from ballet_qa.metrics import DEPTHS, mean, ranking_measures
 from ballet_qa.questions import Question, load_questions
@@ -114,7 +114,7 @@ def libraries(data: Path, indexes: Path, short: bool) -> dict[str, Answerer]:
             roots["both"] = [train, val]
     else:
         print(f"no question sets at {data}: only the seeds are measured")
-    encoder = SentenceEncoder()
+    encoder = load_encoder()
     for name, folders in roots.items():
         build_index(folders, indexes / name, encoder=encoder)
     return {name: Answerer.load(indexes / name, encoder) for name in roots}

@@ -27,7 +27,7 @@ from quality import COMPARED, FILES, ROOT, asked_of, libraries, progress
 from ballet_qa.answering import Answerer
 from ballet_qa.build import build_index
 from ballet_qa.cross_encoder import Context, CrossEncoder, Judgement
-from ballet_qa.encoder import STOCK, SentenceEncoder
+from ballet_qa.encoder import STOCK, load_encoder
 from ballet_qa.metrics import mean, success_at
 from ballet_qa.questions import Question, is_right, load_questions
 from ballet_qa.reader import StoryReader, certainty
@@ -40,7 +40,7 @@ DEPTHS = (1, 5)
 ENCODER_DEPTHS = (1, 5, 30)
 WRONG = (0.10, 0.15)  # of the questions a story answers, so many may be refused
 REFUSED = 128  # questions of each file, at most
-DEFAULT = f"{SETTINGS.first_read} or {SETTINGS.read_candidates}"
+DEFAULT = " or ".join(map(str, SETTINGS.read_in_turns))
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=4, help="of so many questions, one is asked")
     options = parser.parse_args()
     answerers = libraries(options.data, options.indexes, short=False)
-    network = CrossEncoder(options.network)
+    network = CrossEncoder() if options.network is None else CrossEncoder(options.network)
     results = circumstances() | {"sets": {}, "encoders": {}, "refusals": {}}
     for title, _, file in COMPARED:
         asked = [q for q in load_questions(options.data / file) if q.answerable]
@@ -78,7 +78,7 @@ def encoders(
 ) -> dict[str, Any]:
     """The ranks of the stock encoder and of ours: passage vectors alone, and the fused search."""
     stories = options.data / "fairytaleqa/val/stories"
-    stock = SentenceEncoder(STOCK)
+    stock = load_encoder(STOCK)
     build_index(stories, options.indexes / "val-stock", encoder=stock)
     found: dict[str, dict[str, Any]] = {}
     for retriever in (Retriever.load(options.indexes / "val-stock", stock), answerer.retriever):
@@ -143,7 +143,7 @@ def measure(
                 by_evidence(reader, question.question, hits[:count], again)
                 times[str(count)].append((time.perf_counter() - started) * 1000)
         started = time.perf_counter()
-        readings = reader.read(question.question, hits[: SETTINGS.read_candidates])
+        readings = reader.read(question.question, hits)
         times[DEFAULT].append((time.perf_counter() - started) * 1000)
         orders[f"all evidence, {DEFAULT} read"] = places(hits, readings)
         for name, order in orders.items():
@@ -219,7 +219,7 @@ def refusals(answerer: Answerer, network: CrossEncoder, data: Path) -> dict[str,
 
 def signs(answerer: Answerer, reader: StoryReader, question: str) -> dict[str, float]:
     """What may tell that a question has no answer, each higher where it has one."""
-    hits = answerer.retriever.search(question, SETTINGS.read_candidates)
+    hits = answerer.retriever.search(question, SETTINGS.read_in_turns[-1])
     judged = reader.judged(question, hits)
     answer = answerer.answer(question)
     return {

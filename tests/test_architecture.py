@@ -36,7 +36,7 @@ LAYERS = [
     {"__main__"},
 ]
 HEAVY = {"torch", "transformers", "sentence_transformers", "faiss", "gradio", "tantivy", "fastapi"}
-HEAVY |= {"onnxruntime", "tokenizers"}
+HEAVY |= {"onnxruntime", "tokenizers", "numpy", "rich", "pydantic", "jinja2"}
 
 
 def imports_of(path: Path) -> set[str]:
@@ -101,9 +101,37 @@ def test_importing_and_help_are_light(code: str) -> None:
     assert loaded_by(code) & HEAVY == set()
 
 
+TORCH = {"torch", "transformers", "sentence_transformers", "safetensors", "scipy", "sklearn"}
+PAGE = {"gradio", "fastapi", "starlette", "uvicorn", "jinja2", "httpx", "pandas", "rich"}
+READING_FILES = {"lxml", "mammoth", "pypdfium2", "striprtf", "markdown_it", "charset_normalizer"}
+
+
 def test_the_retriever_is_imported_without_torch() -> None:
-    heavy = {"torch", "transformers", "sentence_transformers", "gradio"}
-    assert loaded_by("from ballet_qa import Retriever, Answerer, build_index") & heavy == set()
+    loaded = loaded_by("from ballet_qa import Retriever, Answerer, build_index")
+    assert loaded & (TORCH | PAGE) == set()
+
+
+def asked_in_a_shell(index: Path) -> str:
+    return (
+        "from ballet_qa.cli import app; "
+        f"app(['ask', 'Who owns the café?', '--index', {str(index)!r}], standalone_mode=False)"
+    )
+
+
+def test_a_question_in_a_shell_loads_what_it_needs_alone(seeds_index: Path) -> None:
+    loaded = loaded_by(asked_in_a_shell(seeds_index))
+    assert {"onnxruntime", "faiss", "tantivy", "tokenizers"} <= loaded
+    assert loaded & (TORCH | PAGE | READING_FILES) == set()
+
+
+def test_building_and_serving_load_no_torch(seeds_index: Path, tmp_path: Path) -> None:
+    build = f"from ballet_qa import build_index; build_index({str(ROOT / 'seeds')!r}, "
+    assert loaded_by(build + f"{str(tmp_path / 'index')!r})") & TORCH == set()
+    serve = (
+        "from ballet_qa.library import Library; from ballet_qa.server import create_app; "
+        f"create_app(Library({str(seeds_index)!r}))"
+    )
+    assert loaded_by(serve) & (TORCH - {"safetensors"}) == set()
 
 
 def test_the_exported_names() -> None:

@@ -214,7 +214,7 @@ def test_doctor_says_what_is_wrong_and_repairs_it(tmp_path: Path, seeds_index: P
     sound = run("doctor", *where)
     assert (sound.returncode, sound.stderr) == (0, "")
     assert all(line.startswith("ok ") for line in sound.stdout.splitlines())
-    (broken,) = index.glob("generations/*/sentences.faiss")
+    (broken,) = index.glob("generations/*/sentences.0.rows")
     broken.write_bytes(b"?")
     found = run("doctor", *where)
     assert found.returncode == 3

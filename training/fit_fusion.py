@@ -25,7 +25,7 @@ from reader_examples import is_dev
 
 import ballet_qa.fusion
 from ballet_qa.build import build_index
-from ballet_qa.encoder import SentenceEncoder
+from ballet_qa.encoder import load_encoder
 from ballet_qa.fusion import FEATURES, GATES, Fusion
 from ballet_qa.index import Index
 from ballet_qa.questions import Question, is_right, load_questions
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     build_index(options.data / "fairytaleqa/train/stories", options.index)
-    encoder = SentenceEncoder()
+    encoder = load_encoder()
     retriever = Retriever(Index.open(options.index), encoder, Fusion(start()))
     rng = np.random.default_rng(options.seed)
     told = load_questions(options.data / "fairytaleqa/train/questions.jsonl")

@@ -42,11 +42,10 @@ from ballet_qa.names import names_in_question
 from ballet_qa.questions import Question, is_right, load_questions
 from ballet_qa.reader import EVIDENCE_FEATURES, SENTENCE_FEATURES, ReaderWeights, StoryReader
 from ballet_qa.retriever import Retriever
-from ballet_qa.settings import SETTINGS
 from ballet_qa.types import Encoder, Hit
 from ballet_qa.words import fold
 
-READ = SETTINGS.read_candidates
+READ = 30  # more than are read in answering: what is learnt of the last is learnt of the next
 LIBRARY_SIZES = (4, 4, 8, 16, 23, 40, 80)
 
 

@@ -11,18 +11,17 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from ballet_qa.errors import BalletQAError, QuestionError, QuestionFileError
 from ballet_qa.settings import SETTINGS
-from ballet_qa.types import VectorKind
 
 if TYPE_CHECKING:
     from ballet_qa.build import BuildPlan, BuildReport, Progress
     from ballet_qa.doctor import Check
-    from ballet_qa.types import Encoder
+    from ballet_qa.types import Encoder, VectorKind
 
 _WATCH_MS = 1000
 
@@ -114,7 +113,7 @@ def build(
         ),
     ] = SETTINGS.encoder,
     vectors: Annotated[
-        VectorKind | None,
+        Literal["exact", "clustered"] | None,
         typer.Option(
             help="How vectors are searched, instead of what their number suggests (with --rebuild)."
         ),
@@ -237,10 +236,12 @@ def ask(
         return
     lines = list(_batch_lines(str(batch)))
     answerer = Answerer.load(index, reader=reader)
-    for number, line in lines:
-        with _named_line(str(batch), number):
-            answer = answerer.answer(line["question"], top_k, stories=line.get("stories", story))
-        _print_batch_line({"id": line.get("id")} | render.answer_json(answer))
+
+    def answered(line: dict[str, Any]) -> dict[str, Any]:
+        asked = answerer.answer(line["question"], top_k, stories=line.get("stories", story))
+        return render.answer_json(asked)
+
+    _print_batch(str(batch), lines, answered)
 
 
 @app.command()
@@ -277,10 +278,12 @@ def search(
             else "\n".join(map(render.hit_text, hits))
         )
         return
-    for number, line in lines:
-        with _named_line(str(batch), number):
-            hits = find(line["question"], top_k, stories=line.get("stories", story))
-        _print_batch_line({"id": line.get("id")} | render.search_json(line["question"], hits))
+
+    def found(line: dict[str, Any]) -> dict[str, Any]:
+        hits = find(line["question"], top_k, stories=line.get("stories", story))
+        return render.search_json(line["question"], hits)
+
+    _print_batch(str(batch), lines, found)
 
 
 @app.command()
@@ -481,20 +484,6 @@ def _is_list_of_text(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-class _named_line:
-    """Puts the file and line in front of an error's message."""
-
-    def __init__(self, batch: str, number: int) -> None:
-        self._where = f"{batch}, line {number}"
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, BalletQAError):
-            raise type(error)(f"{self._where}: {error}") from error
-
-
 class _progress_bar:
     """A bar with rate and time left on a terminal's stderr; nothing when that is not a terminal.
 
@@ -589,8 +578,28 @@ def _print_report(report: BuildReport, *, dry_run: bool) -> None:
         )
 
 
-def _print_batch_line(form: dict[str, Any]) -> None:
-    print(json.dumps(form, ensure_ascii=False), flush=True)
+def _print_batch(
+    batch: str,
+    lines: Iterable[tuple[int, dict[str, Any]]],
+    done: Callable[[dict[str, Any]], dict[str, Any]],
+) -> None:
+    """Print what is done of each line, in their order, several being worked on at a time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def form(numbered: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+        number, line = numbered
+        try:
+            return {"id": line.get("id")} | done(line)
+        except BalletQAError as error:
+            raise type(error)(f"{batch}, line {number}: {error}") from error
+
+    with ThreadPoolExecutor(SETTINGS.at_once) as pool:
+        try:
+            for made in pool.map(form, lines):
+                print(json.dumps(made, ensure_ascii=False), flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _dumps(form: dict[str, Any]) -> str:

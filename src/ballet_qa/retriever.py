@@ -7,7 +7,7 @@ sure each list is, so the weights of the fusion depend on the question (fusion.p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ballet_qa.encoder import load_encoder
 from ballet_qa.errors import QuestionError
 from ballet_qa.fusion import FEATURES, Fusion, Signals, load_fusion
 from ballet_qa.index import Index
+from ballet_qa.networks import on_every_core
 from ballet_qa.settings import SETTINGS
 from ballet_qa.types import Encoder, FloatArray, Hit, IntArray
 from ballet_qa.words import terms
@@ -91,17 +92,19 @@ class Retriever:
 
     def candidates(self, query: Query, stories: Sequence[int] | None = None) -> IntArray:
         """The rows either search puts forward, in rising order."""
-        index = self.index
+        index, texts = self.index, self.index.texts
         among = None if stories is None else index.passages_among(stories)
-        sentences_among = None if among is None else among[index.texts.sentence_passage]
-        limit = SETTINGS.words_candidates
-        found = [
-            index.terms.search(field, query.terms, limit, stories)[0] for field in ("own", "near")
-        ]
-        limit = SETTINGS.vector_candidates
-        found.append(index.passage_vectors.search(query.vector, limit, among)[0])
-        sentences = index.sentence_vectors.search(query.vector, limit, sentences_among)[0]
-        found.append(index.texts.sentence_passage[sentences])
+        sentences_among = None if among is None else among[texts.sentence_passage]
+        many, most = SETTINGS.vector_candidates, SETTINGS.words_candidates
+        searches: tuple[Callable[[], IntArray], ...] = (
+            lambda: texts.sentence_passage[
+                index.sentence_vectors.search(query.vector, many, sentences_among)[0]
+            ],
+            lambda: index.passage_vectors.search(query.vector, many, among)[0],
+            lambda: index.terms.search("own", query.terms, most, stories)[0],
+            lambda: index.terms.search("near", query.terms, most, stories)[0],
+        )
+        found = on_every_core(lambda search: search(), searches)
         return np.unique(np.concatenate(found)).astype(np.int32)
 
     def signals(self, query: Query, rows: IntArray) -> Signals:
