@@ -40,7 +40,7 @@ DEPTHS = (1, 5)
 ENCODER_DEPTHS = (1, 5, 30)
 WRONG = (0.10, 0.15)  # of the questions a story answers, so many may be refused
 REFUSED = 128  # questions of each file, at most
-DEFAULT = " or ".join(map(str, SETTINGS.read_in_turns))
+DEFAULT = " or ".join(str(many) for many, _ in SETTINGS.read_in_turns)
 
 
 def main() -> None:
@@ -219,7 +219,7 @@ def refusals(answerer: Answerer, network: CrossEncoder, data: Path) -> dict[str,
 
 def signs(answerer: Answerer, reader: StoryReader, question: str) -> dict[str, float]:
     """What may tell that a question has no answer, each higher where it has one."""
-    hits = answerer.retriever.search(question, SETTINGS.read_in_turns[-1])
+    hits = answerer.retriever.search(question, SETTINGS.most_read)
     judged = reader.judged(question, hits)
     answer = answerer.answer(question)
     return {

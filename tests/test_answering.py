@@ -151,13 +151,13 @@ def test_more_is_read_only_where_the_first_passages_do_not_answer(answerer: Answ
         ("What does a submarine cost?", False),
     ):
         network.rounds = []
-        hits = answerer.retriever.search(question, SETTINGS.read_in_turns[-1])
+        hits = answerer.retriever.search(question, SETTINGS.most_read)
         readings = reader.read(question, hits)
         scores = [reading.score for reading in readings]
         assert scores == sorted(scores, reverse=True)
         assert len(readings) == sum(network.rounds)
-        assert (max(r.answerable for r in readings) >= SETTINGS.read_on_below) == told
-        turns = np.diff([0, *SETTINGS.read_in_turns]).tolist()
+        assert (max(r.answerable for r in readings) >= SETTINGS.read_in_turns[0][1]) == told
+        turns = np.diff([0, *(many for many, _ in SETTINGS.read_in_turns)]).tolist()
         assert network.rounds == turns[: 1 if told else None]
     assert reader.read("Who?", []) == []
 
@@ -170,7 +170,7 @@ def test_rerank_puts_what_was_read_in_the_readers_order(answerer: Answerer) -> N
     assert [hit.rank for hit in hits] == list(range(1, len(found) + 1))
     read = [hit for hit in hits if hit.scored_by == "reader"]
     assert read == hits[: len(read)]
-    assert len(read) == SETTINGS.read_in_turns[0]
+    assert len(read) == SETTINGS.read_in_turns[0][0]
     assert [hit.score for hit in read] == sorted((hit.score for hit in read), reverse=True)
     assert [hit.passage.id for hit in hits[len(read) :]] == [
         hit.passage.id for hit in found if hit.passage.id not in {h.passage.id for h in read}

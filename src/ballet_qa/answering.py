@@ -32,6 +32,7 @@ from ballet_qa.words import bare, fold, stem
 
 __all__ = ["READER_NAME", "Answerer", "example_questions"]
 
+_LONGEST_TITLE = 400  # characters, ornaments included
 _SHE_OR_HE = re.compile(r"\b(?:she|her|hers|he|him|his)\b", re.IGNORECASE)
 
 
@@ -83,7 +84,7 @@ class Answerer:
         first = [place for place, may in enumerate(speaks) if may]
         rest = [place for place, may in enumerate(speaks) if not may]
         found = self.retriever.hits(
-            ranked[first + rest], scores[first + rest], max(top_k, SETTINGS.read_in_turns[-1]), rows
+            ranked[first + rest], scores[first + rest], max(top_k, SETTINGS.most_read), rows
         )
 
         if unknown:
@@ -107,7 +108,7 @@ class Answerer:
         self, query: str, top_k: int = SETTINGS.top_k, stories: Sequence[str] | None = None
     ) -> list[Hit]:
         """As `Retriever.search`, the first passages read and put in the reader's order."""
-        found = self.retriever.search(query, max(top_k, SETTINGS.read_in_turns[-1]), stories)
+        found = self.retriever.search(query, max(top_k, SETTINGS.most_read), stories)
         readings = self._reader.read(query, found)
         return _read_first(readings, found)[:top_k]
 
@@ -123,7 +124,8 @@ class Answerer:
             if row not in titles:
                 told = (texts.title(row), *(section.title for section in texts.sections(row)))
                 titles[row] = frozenset(bare(fold(title)) for title in told)
-            if bare(fold(hit.passage.text)) not in titles[row]:
+            text = hit.passage.text
+            if len(text) > _LONGEST_TITLE or bare(fold(text)) not in titles[row]:
                 speaking.append(hit)
         return speaking
 

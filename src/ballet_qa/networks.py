@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import resources
@@ -62,8 +62,10 @@ def open_network(
         raise error(f"{file} is no tokenizer ({problem}); export it again") from problem
 
 
-def on_every_core(work: Callable[[_Row], _Made], rows: Iterable[_Row]) -> list[_Made]:
+def on_every_core(work: Callable[[_Row], _Made], rows: Sequence[_Row]) -> list[_Made]:
     """``work`` done to each row, in their order."""
+    if len(rows) == 1:
+        return [work(rows[0])]
     return list(_pool().map(work, rows))
 
 

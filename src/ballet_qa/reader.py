@@ -19,7 +19,7 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
-from ballet_qa.cross_encoder import Context, CrossEncoder, Judgement
+from ballet_qa.cross_encoder import MAX_TOKENS, Context, CrossEncoder, Judgement
 from ballet_qa.index import Index
 from ballet_qa.names import names_in_question
 from ballet_qa.passages import section_numbers
@@ -63,6 +63,9 @@ EVIDENCE_FEATURES = (
 )
 
 _LONGEST_ANSWER = 30  # tokens
+# Where an answer that starts at one token may end.
+_ALLOWED = np.triu(np.ones((MAX_TOKENS, MAX_TOKENS), dtype=bool))
+_ALLOWED &= ~np.triu(_ALLOWED, _LONGEST_ANSWER)
 _NOWHERE = -12.0  # the certainty of an answer that could be anywhere
 
 _NUMBER = re.compile(
@@ -180,11 +183,11 @@ class StoryReader:
         asked = self.asked(question)
         readings: list[Reading] = []
         judged: list[Judgement] = []
-        for many in SETTINGS.read_in_turns:
+        for many, enough in SETTINGS.read_in_turns:
             if len(hits) > len(judged):
                 judged += self.judged(question, hits[len(judged) : many])
                 readings = self.weigh(asked, hits[:many], judged)
-                if readings[0].answerable >= SETTINGS.read_on_below:
+                if readings[0].answerable >= enough:
                     break
         return readings
 
@@ -347,9 +350,7 @@ def best_span(judgement: Judgement, sentence: Span, offset: int) -> tuple[float,
     if len(inside) == 0:
         return -1e9, sentence
     table = judgement.starts[inside][:, np.newaxis] + judgement.ends[inside][np.newaxis, :]
-    allowed = np.triu(np.ones_like(table, dtype=bool)) & ~np.triu(
-        np.ones_like(table, dtype=bool), _LONGEST_ANSWER
-    )
+    allowed = _ALLOWED[: len(inside), : len(inside)]
     table = np.where(allowed, table, -1e9)
     start, end = np.unravel_index(int(np.argmax(table)), table.shape)
     words = Span(int(spans[inside[start], 0]), int(spans[inside[end], 1]))

@@ -42,9 +42,14 @@ class Settings:
     words_candidates: int = 200
     vector_candidates: int = 200
 
-    # reading: the first three; the first six, and so on, while none is that likely to answer
-    read_in_turns: tuple[int, ...] = (3, 6, 10, 16)
-    read_on_below: float = 0.6
+    # reading: so many passages in all, and no more once one is that likely to answer
+    read_in_turns: tuple[tuple[int, float], ...] = (
+        (2, 0.65),
+        (4, 0.6),
+        (6, 0.6),
+        (10, 0.6),
+        (16, 0.0),
+    )
 
     # answering: likelihoods between 0 and 1 (docs/answers.md shows what each costs and gains)
     answer_from: float = 0.25
@@ -58,6 +63,11 @@ class Settings:
 
     # generations of an index kept on disk
     kept_generations: int = 2
+
+    @property
+    def most_read(self) -> int:
+        """How many passages are read at most."""
+        return self.read_in_turns[-1][0]
 
 
 SETTINGS = Settings()
