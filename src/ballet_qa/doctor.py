@@ -32,7 +32,7 @@ _BLOCK_ROWS = 4096
 _UNIT_WITHIN = 1e-3
 _SAMPLE_STORIES = 8
 _SAMPLE_PASSAGES = 4
-_SAME_COSINE = 0.999
+_SAME_COSINE = 0.97  # eight bits give other last digits on other processors
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ballet_qa.passages import sentence_spans
 from ballet_qa.words import STOP_WORDS, fold, stem
@@ -92,6 +93,7 @@ def names_in_question(question: str) -> list[Name]:
     return [name for name in found if _says_who(name)]
 
 
+@lru_cache(maxsize=2)  # a story's title is looked for, and its names are kept, one after the other
 def name_counts(text: str) -> dict[str, tuple[str, int]]:
     """The name words of a story: stem to (its commonest form, how often it is a name).
 
@@ -105,17 +107,13 @@ def name_counts(text: str) -> dict[str, tuple[str, int]]:
     for span in sentence_spans(text):
         at_start = True
         for match in _WORD.finditer(text, span.start, span.end):
-            whole = _POSSESSIVE.sub("", match.group())
             starts = at_start or _opens_a_quote(text, match.start())
             at_start = False
-            if re.split(r"[’']", fold(whole))[0] in STOP_WORDS:
-                continue  # "I'll" is no name
-            for word in re.split(r"[-’']", whole):
-                key = stem(word)
-                if word[:1].isupper() and not (word.isupper() and len(word) > 3):
+            for word, key, is_capital in _counted_words(match.group()):
+                if is_capital:
                     (opening if starts else capital)[key] += 1
                     forms.setdefault(key, Counter())[word] += 1
-                elif word[:1].islower():
+                else:
                     small[key] += 1
     names: dict[str, tuple[str, int]] = {}
     for key, written in forms.items():
@@ -124,6 +122,20 @@ def name_counts(text: str) -> dict[str, tuple[str, int]]:
         if certain and len(key) > 1 and not {fold(form) for form in written} & _OPENERS:
             names[key] = (written.most_common(1)[0][0], count)
     return names
+
+
+@lru_cache(maxsize=100_000)
+def _counted_words(whole: str) -> tuple[tuple[str, str, bool], ...]:
+    """What counts of a word: its parts, their stems, whether each is written with a capital."""
+    whole = _POSSESSIVE.sub("", whole)
+    if re.split(r"[’']", fold(whole))[0] in STOP_WORDS:
+        return ()  # "I'll" is no name
+    counted = []
+    for word in re.split(r"[-’']", whole):
+        shouted = word.isupper() and len(word) > 3
+        if word[:1].islower() or (word[:1].isupper() and not shouted):
+            counted.append((word, stem(word), word[:1].isupper()))
+    return tuple(counted)
 
 
 def title_names(title: str) -> dict[str, tuple[str, int]]:

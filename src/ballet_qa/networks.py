@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WEIGHTS = Path(str(resources.files("ballet_qa").joinpath("weights")))
 TOKENIZER = "tokenizer.json"
 SHA256 = {
-    "encoder.onnx": "b304aefb44799f5a49fcaea5032527155489cd23a3bf637f5dc52f76aec60305",
+    "encoder.onnx": "944a87695ed399650906670d83b0bc345deeff1c0353363f74ce485296501c93",
     "reader.onnx": "c6ee42f5410c0f125db0e7455fac04912802483a815136ad5c601307e1fc96ef",
     TOKENIZER: "9114256b104cca80e04367526f03f46aa3c443c2ed174904142a73bbf13b9fbb",
 }
