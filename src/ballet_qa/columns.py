@@ -1,4 +1,4 @@
-"""Columns of numbers on disk: nothing but the numbers, one after the other, read when asked for."""
+"""Columns of numbers on disk: nothing but the numbers, one after the other."""
 
 from __future__ import annotations
 
@@ -29,11 +29,8 @@ class ColumnWriter:
 
 
 def read_column(path: Path, kind: str) -> NDArray[Any]:
-    """The numbers of a file, mapped into memory and not written to."""
-    if path.stat().st_size == 0:  # nothing cannot be mapped
-        return np.zeros(0, dtype=kind)
-    # A plain array over the map: NumPy's own class for maps makes every slice slower.
-    return np.asarray(np.memmap(path, dtype=kind, mode="r"))
+    """The numbers of a file, read whole: a map would be read a page at a time, all over."""
+    return np.fromfile(path, dtype=kind)
 
 
 def linked(source: str | Path, target: str | Path) -> None:

@@ -82,8 +82,8 @@ class Index:
         if encoder.fingerprint != self.manifest.encoder_fingerprint:
             raise IndexMismatchError(
                 f"{index_dir} was built with {self.manifest.encoder} "
-                f"({self.manifest.encoder_fingerprint[:12]}), not with {encoder.name} "
-                f"({encoder.fingerprint[:12]}); run: {build_command(index_dir)}"
+                f"({self.manifest.encoder_fingerprint[-12:]}), not with {encoder.name} "
+                f"({encoder.fingerprint[-12:]}); run: {build_command(index_dir)}"
             )
 
     def story_rows(self, story_ids: Iterable[str]) -> list[int]:

@@ -98,14 +98,14 @@ class Retriever:
         many, most = SETTINGS.vector_candidates, SETTINGS.words_candidates
         searches: tuple[Callable[[], IntArray], ...] = (
             lambda: texts.sentence_passage[
-                index.sentence_vectors.search(query.vector, many, sentences_among)[0]
+                index.sentence_vectors.candidates(query.vector, many, sentences_among)
             ],
-            lambda: index.passage_vectors.search(query.vector, many, among)[0],
+            lambda: index.passage_vectors.candidates(query.vector, many, among),
             lambda: index.terms.search("own", query.terms, most, stories)[0],
             lambda: index.terms.search("near", query.terms, most, stories)[0],
         )
         found = on_every_core(lambda search: search(), searches)
-        return np.unique(np.concatenate(found)).astype(np.int32)
+        return distinct(np.concatenate(found))
 
     def signals(self, query: Query, rows: IntArray) -> Signals:
         """What both searches say of each candidate, complete: nothing is missing for being low."""
@@ -116,7 +116,7 @@ class Retriever:
         scores = index.terms.scores(query.terms, rows)
         whole = index.terms.score_stories(query.terms, stories)
         named = index.terms.holding(query.names, stories).mean(axis=1) if query.names else None
-        around = np.unique(np.concatenate([rows - 1, rows, rows + 1]))
+        around = distinct(np.concatenate([rows - 1, rows, rows + 1]))
         around = around[(around >= 0) & (around < len(texts.passage_story))]
         best = self._best_sentence(query, around)
         sentence = best[np.searchsorted(around, rows)]
@@ -177,6 +177,14 @@ class Retriever:
         sentences = np.arange(counts.sum()) + np.repeat(starts - firsts, counts)
         cosines = self.index.sentence_vectors.rows(sentences.astype(np.int32)) @ query.vector
         return np.maximum.reduceat(cosines, firsts)
+
+
+def distinct(rows: IntArray) -> IntArray:
+    """The rows, rising, each once; for a few thousand faster than np.unique."""
+    rising = np.sort(rows)
+    first = np.ones(len(rising), dtype=np.bool_)
+    first[1:] = rising[1:] != rising[:-1]
+    return np.asarray(rising[first], dtype=np.int32)
 
 
 def check_query(query: str, top_k: int) -> None:

@@ -9,6 +9,7 @@ was measured.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import weakref
@@ -24,7 +25,7 @@ from ballet_qa.columns import linked
 from ballet_qa.types import FloatArray, IntArray, VectorKind
 
 EXACT_ROWS = 100_000  # beyond, a search of every row takes longer than all else
-_REFINED = 1_000  # rows compared exactly, at least
+_TIMES, _AT_LEAST = 2, 400  # so many rows by their bits hold nearly all of the nearest
 _PROBED = 0.2  # of the clusters
 _MARGIN = 50  # rows that float16 may put in another order
 _LEARNT_ROWS = 64  # a cluster
@@ -105,12 +106,11 @@ class VectorRows:
     """The rows of one name, as they were put in."""
 
     def __init__(self, folder: Path, name: str, dimension: int) -> None:
-        self._bytes_of_a_row = 4 * dimension
         self._dimension = dimension
         files = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in _parts(folder, name)]
         for file in files:
             weakref.finalize(self, os.close, file)
-        sizes = [os.fstat(file).st_size // self._bytes_of_a_row for file in files]
+        sizes = [os.fstat(file).st_size // (4 * dimension) for file in files]
         bounds = np.cumsum([0, *sizes]).tolist()
         self.count = int(bounds[-1])
         self._places = list(zip(files, bounds[:-1], bounds[1:], strict=True))
@@ -121,28 +121,34 @@ class VectorRows:
         Read, not mapped: what is mapped would count as our memory, and stay.
         """
         order = np.argsort(ids, kind="stable")
-        rising = ids[order]
+        rising = ids[order].astype(np.int64)
         ends = np.append(np.flatnonzero(np.diff(rising) != 1) + 1, len(ids))[: len(ids)]
         firsts = np.append(0, ends[:-1])[: len(ids)]
-        runs = zip(rising[firsts].tolist(), (rising[ends - 1] + 1).tolist(), strict=True)
         made = np.empty((len(ids), self._dimension), dtype=np.float32)
-        made[order] = self._decoded([piece for run in runs for piece in self._read(*run)])
+        made[order] = self._read(rising[firsts], rising[ends - 1] + 1)
         return made
 
     def block(self, start: int, end: int) -> FloatArray:
         """The vectors of rows ``start:end``, shape (end - start, dimension)."""
-        return self._decoded(self._read(start, end))
+        return self._read(np.array([start]), np.array([max(start, end)]))
 
-    def _read(self, start: int, end: int) -> list[bytes]:
-        size, pieces = self._bytes_of_a_row, []
+    def _read(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> FloatArray:
+        """The rows of rising ranges, one after the other."""
+        size = 4 * self._dimension
+        made = np.empty((int((ends - starts).sum()), self._dimension), dtype="<f4")
+        if len(made) == 0:
+            return made.astype(np.float32, copy=False)
+        room = memoryview(made.data).cast("B")
+        filled = 0
         for file, first, last in self._places:
-            here, there = max(start, first), min(end, last)
-            if here < there:
-                pieces.append(os.pread(file, (there - here) * size, (here - first) * size))
-        return pieces
-
-    def _decoded(self, pieces: list[bytes]) -> FloatArray:
-        return np.frombuffer(b"".join(pieces), "<f4").reshape(-1, self._dimension)
+            here, there = np.maximum(starts, first), np.minimum(ends, last)
+            inside = here < there
+            sizes = ((there - here)[inside] * size).tolist()
+            for count, place in zip(sizes, ((here[inside] - first) * size).tolist(), strict=True):
+                if os.preadv(file, [room[filled : filled + count]], place) != count:
+                    raise OSError(errno.EIO, "the vectors end before their rows")
+                filled += count
+        return made.astype(np.float32, copy=False)
 
     def blocks(self, start: int = 0) -> Iterator[FloatArray]:
         """All rows from ``start`` on, some at a time."""
@@ -160,7 +166,7 @@ class VectorIndex:
         clusters = _clusters(folder, name)
         self.kind: VectorKind = "clustered" if clusters.exists() else "exact"
         if self.kind == "clustered":
-            self._index: Any = faiss.read_index(str(clusters), faiss.IO_FLAG_MMAP_IFC)
+            self._index: Any = faiss.read_index(str(clusters))
             return
         self._index = faiss.IndexScalarQuantizer(
             dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
@@ -181,10 +187,7 @@ class VectorIndex:
         ``query`` has shape (dimension,). ``among``, one truth value a row, narrows the search
         before anything is ranked.
         """
-        limit = min(limit, self.count)
-        if limit == 0:
-            return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
-        ids = self._near(query, limit, among)
+        ids = self.candidates(query, limit + _MARGIN, among)
         cosines = self.rows(ids) @ query
         order = np.lexsort((ids, -cosines))[:limit]
         return ids[order], cosines[order]
@@ -197,25 +200,37 @@ class VectorIndex:
         """The vectors of rows ``start:end``, shape (end - start, dimension)."""
         return self._rows.block(start, end)
 
-    def _near(self, query: FloatArray, limit: int, among: NDArray[np.bool_] | None) -> IntArray:
-        """The rows that may be the ``limit`` nearest, rising."""
+    def candidates(
+        self, query: FloatArray, limit: int, among: NDArray[np.bool_] | None = None
+    ) -> IntArray:
+        """Rows that are nearest by their coarse form, rising.
+
+        ``limit`` of them, or, by one bit a dimension, enough to hold nearly all of the nearest.
+        """
+        if self.kind == "clustered":
+            limit = max(limit * _TIMES, _AT_LEAST)
+        limit = min(limit, self.count)
+        if limit == 0:
+            return np.zeros(0, dtype=np.int32)
         parameters: Any = faiss.SearchParameters()
-        wanted = limit + _MARGIN
         if self.kind == "clustered":
             if among is not None and np.count_nonzero(among) <= _FEW_ROWS:
-                return np.flatnonzero(among).astype(np.int32)
+                return self._few(query, limit, np.flatnonzero(among).astype(np.int32))
             parameters = faiss.IVFRaBitQSearchParameters()
             parameters.nprobe = max(1, round(self._index.nlist * _PROBED))
-            wanted = max(_REFINED, 5 * limit)
         if among is not None:
             # The selector borrows the bits: they must live until the search is over.
             bits = np.packbits(among, bitorder="little")
             parameters.sel = selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-        wanted = min(wanted, self.count)
-        _, found = self._index.search(query[np.newaxis, :], wanted, params=parameters)
+        _, found = self._index.search(query[np.newaxis, :], limit, params=parameters)
         if among is not None:
             del selector
         return np.sort(found[0][found[0] >= 0]).astype(np.int32)  # FAISS pads with -1
+
+    def _few(self, query: FloatArray, limit: int, ids: IntArray) -> IntArray:
+        """The ``limit`` nearest of these rows, rising."""
+        order = np.argsort(-(self.rows(ids) @ query), kind="stable")[:limit]
+        return np.sort(ids[order])
 
 
 def _part(folder: Path, name: str, number: int) -> Path:
