@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ballet_qa import generation
 from ballet_qa.build import build_index
 from ballet_qa.errors import (
     IndexBusyError,
@@ -327,3 +328,44 @@ def test_the_lock_is_free_once_its_holder_is_dead(tmp_path: Path) -> None:
         pass
     with build_lock(tmp_path):
         assert (tmp_path / "build.lock").read_text() == str(os.getpid())
+
+
+def test_what_was_found_right_is_not_read_again(
+    shelf: Path, tmp_path: Path, words: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_index(shelf, tmp_path / "index", encoder=words)
+    time.sleep(0.2)  # what changed a moment ago is not trusted
+    Index.open(tmp_path / "index")
+    read: list[str] = []
+    real = generation.sha256_of
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(generation, "sha256_of", counted)
+    folder = Index.open(tmp_path / "index").folder
+    assert read == ["manifest.json"]
+    os.utime(folder / "texts.sqlite")
+    Index.open(tmp_path / "index")
+    assert read == ["manifest.json", "manifest.json", "texts.sqlite"]
+    read.clear()
+    generation.verify(folder, generation.read_manifest(folder))
+    assert set(read) >= {"texts.sqlite", "passages.0.rows", "story_terms.column"}
+
+
+def test_a_story_that_comes_is_appended(shelf: Path, tmp_path: Path, words: WordEncoder) -> None:
+    build_index(shelf, tmp_path / "index", encoder=words)
+    before = Index.open(tmp_path / "index")
+    kept = {path.name: path.read_bytes() for path in before.folder.glob("*.*")}
+    (shelf / "a late one.txt").write_text("Swan, pig.\n\nA wolf.", "utf-8")
+    report = build_index(shelf, tmp_path / "index", encoder=words)
+    assert (report.added, report.unchanged) == (("a late one",), ("old/barn", "pond"))
+    after = Index.open(tmp_path / "index")
+    assert [after.texts.story(row).id for row in range(3)] == ["old/barn", "pond", "a late one"]
+    assert [entry.id for entry in after.texts.catalogue()] == ["a late one", "old/barn", "pond"]
+    rows = (after.folder / "passages.0.rows").read_bytes()
+    assert rows[: len(kept["passages.0.rows"])] == kept["passages.0.rows"]
+    assert {path.name: path.read_bytes() for path in before.folder.glob("*.*")} == kept
+    build_index(shelf, tmp_path / "fresh", encoder=words)
+    assert_same(after, Index.open(tmp_path / "fresh"))

@@ -5,8 +5,7 @@
     index/verified/<id>.json        which of these files were found right; may be missing
 
 A generation is written beside the others, its files and folder are fsynced, and only then is the
-pointer replaced by a rename. A crash at any moment leaves the
-pointer on a whole generation.
+pointer replaced by a rename. A crash at any moment leaves the pointer on a whole generation.
 """
 
 from __future__ import annotations
@@ -194,8 +193,9 @@ def clear_remains(index_dir: Path) -> None:
     """Remove what dead builds left behind. Only for who has the right to build."""
     for abandoned in (index_dir / "generations").glob("*.part"):
         shutil.rmtree(abandoned)
-    for abandoned in (index_dir / "verified").glob("*.part"):
-        abandoned.unlink(missing_ok=True)
+    for stamps in (index_dir / "verified").glob("*"):
+        if not (index_dir / "generations" / stamps.stem).is_dir():
+            stamps.unlink(missing_ok=True)
 
 
 def new_generation(index_dir: Path) -> Path:

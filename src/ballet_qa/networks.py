@@ -74,9 +74,16 @@ def meanwhile(work: Callable[[], object]) -> None:
     _pool().submit(work)
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not everywhere
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="network")
+    return ThreadPoolExecutor(cores(), thread_name_prefix="network")
 
 
 def _check(file: Path, error: type[BalletQAError]) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ballet_qa.columns import linked
+from ballet_qa.networks import cores
 from ballet_qa.types import FloatArray, IntArray, VectorKind
 
 EXACT_ROWS = 100_000  # beyond, a search of every row takes longer than all else
@@ -80,7 +81,7 @@ class VectorsWriter:
         if self._base is not None and _clusters(self._base, self._name).exists():
             index = faiss.read_index(str(_clusters(self._base, self._name)))
             begun = int(index.ntotal)
-        faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
+        faiss.omp_set_num_threads(cores())
         if index is None or index.nlist != clusters:
             begun, index = 0, self._learnt(rows, clusters)
         for block in rows.blocks(begun):
