@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=4, help="of so many questions, one is asked")
     options = parser.parse_args()
     answerers = libraries(options.data, options.indexes, short=False)
-    network = CrossEncoder() if options.network is None else CrossEncoder(options.network)
+    network = CrossEncoder.loading(options.network)
     results = circumstances() | {"sets": {}, "encoders": {}, "refusals": {}}
     for title, _, file in COMPARED:
         asked = [q for q in load_questions(options.data / file) if q.answerable]

@@ -17,7 +17,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "src" / "ballet_qa"
 LAYERS = [
     {"types", "errors", "settings"},
-    {"words", "passages", "fusion", "generation", "columns", "networks"}
+    {"words", "passages", "fusion", "generation", "columns", "networks", "cores"}
     | {"metrics", "questions", "markup", "archives"},
     {"names", "terms", "texts", "vectors", "encoder", "cross_encoder", "epub", "pdf"},
     {"loaders", "index", "followups"},

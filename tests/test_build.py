@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from ballet_qa import generation
 from ballet_qa.build import build_index
+from ballet_qa.catalogue import Catalogue
 from ballet_qa.errors import (
     IndexBusyError,
     IndexMismatchError,
@@ -27,6 +28,8 @@ from ballet_qa.errors import (
 )
 from ballet_qa.generation import build_lock, live_generation
 from ballet_qa.index import Index
+from ballet_qa.library import Library
+from ballet_qa.matches import find_matches
 from ballet_qa.retriever import Retriever
 from conftest import WordEncoder
 
@@ -369,3 +372,29 @@ def test_a_story_that_comes_is_appended(shelf: Path, tmp_path: Path, words: Word
     assert {path.name: path.read_bytes() for path in before.folder.glob("*.*")} == kept
     build_index(shelf, tmp_path / "fresh", encoder=words)
     assert_same(after, Index.open(tmp_path / "fresh"))
+
+
+def test_a_story_that_comes_is_found_by_its_own_name(
+    shelf: Path, tmp_path: Path, words: WordEncoder
+) -> None:
+    """Rows are in the order stories came, the catalogue in the order of their ids."""
+    folder = tmp_path / "index"
+    build_index(shelf, folder, encoder=words)
+    (shelf / "a late one.txt").write_text("Once Odette swam. Then Odette slept.\n\nA swan.", "utf-8")
+    build_index(shelf, folder, encoder=words)
+    retriever = Retriever.load(folder, words)
+    for line, found in {
+        "story:late swan": ["a late one#2", "a late one#1"],
+        'story:"a late one" "A swan"': ["a late one#2"],
+        "story:pond swan": ["pond#1", "pond#2"],
+    }.items():
+        assert [match.hit.passage.id for match in find_matches(retriever, line)] == found, line
+    leaf = Catalogue(Library(folder, encoder=words)).leaf("")
+    told = {book.entry.id: (book.words, book.people) for book in leaf.books}
+    assert told == {
+        "a late one": (8, ("Odette",)),
+        "old/barn": (10, ()),
+        "pond": (5, ()),
+    }
+    (book,) = Catalogue(Library(folder, encoder=words)).leaf("odette").books
+    assert book.entry.id == "a late one"

@@ -56,8 +56,7 @@ class Answerer:
         ``reader`` is a folder of weights to read with instead of the package's own. Raises
         IndexMissingError, IndexMismatchError, EncoderError or ReaderError, each with its remedy.
         """
-        network = CrossEncoder() if reader is None else CrossEncoder(Path(reader))
-        network.load_soon()
+        network = CrossEncoder.loading(reader)
         retriever = Retriever.load(index_dir, encoder)
         return cls(retriever, StoryReader(retriever.index, retriever.encoder, network))
 

@@ -48,20 +48,22 @@ class Catalogue:
         words = fold(wanted).split()
         named = [texts.stories_naming(stem(word)) for word in words]
         fitting = [
-            row
-            for row, entry in enumerate(entries)
+            entry
+            for entry in entries
             if all(
-                word in fold(f"{entry.title} {entry.id}") or row in rows
+                word in fold(f"{entry.title} {entry.id}") or texts.story_row(entry.id) in rows
                 for word, rows in zip(words, named, strict=True)
             )
         ]
-        books = tuple(self._book(texts, row, entries[row]) for row in fitting[:_LEAF])
+        books = tuple(self._book(texts, entry) for entry in fitting[:_LEAF])
         return Leaf(wanted, books, len(fitting), len(entries))
 
-    def _book(self, texts: Texts, row: int, entry: StoryEntry) -> Book:
+    def _book(self, texts: Texts, entry: StoryEntry) -> Book:
         """A story with its words counted, once: novels are long."""
         key = (entry.id, entry.sha256)
         if key not in self._known:
+            row = texts.story_row(entry.id)
+            assert row is not None, f"{entry.id} is of another index"
             text = texts.story(row).text
             names = {stem(form) for form, count in texts.names_of(row) if count > 1}
             names |= {stem(word) for word in entry.title.split()}

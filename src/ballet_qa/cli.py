@@ -113,7 +113,7 @@ def build(
         ),
     ] = SETTINGS.encoder,
     vectors: Annotated[
-        Literal["exact", "clustered"] | None,
+        Literal["exact", "clustered"] | None,  # VectorKind is in types, which imports numpy
         typer.Option(
             help="How vectors are searched, instead of what their number suggests (with --rebuild)."
         ),

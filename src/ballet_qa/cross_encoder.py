@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ballet_qa.cores import meanwhile, on_every_core
 from ballet_qa.errors import ReaderError
-from ballet_qa.networks import TOKENIZER, WEIGHTS, meanwhile, on_every_core, open_network
+from ballet_qa.networks import TOKENIZER, WEIGHTS, open_network
 from ballet_qa.types import FloatArray
 
 if TYPE_CHECKING:
@@ -85,9 +86,15 @@ class CrossEncoder:
                     "training/export_reader.py wrote, or reinstall ballet-qa"
                 )
 
-    def load_soon(self) -> None:
-        """Load the weights while something else is done; what is wrong with them `judge` says."""
-        meanwhile(self._load)
+    @classmethod
+    def loading(cls, folder: str | Path | None = None) -> CrossEncoder:
+        """One whose weights load while something else is done; ``folder`` is as above.
+
+        What is wrong inside the files `judge` says.
+        """
+        network = cls() if folder is None else cls(Path(folder))
+        meanwhile(network._load)
+        return network
 
     def judge(self, question: str, contexts: Sequence[Context]) -> list[Judgement]:
         """A judgement for each context, in their order.

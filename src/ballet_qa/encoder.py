@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ballet_qa.cores import on_every_core
 from ballet_qa.errors import EncoderError
-from ballet_qa.networks import SHA256, WEIGHTS, on_every_core, open_network
+from ballet_qa.networks import SHA256, WEIGHTS, open_network
 from ballet_qa.settings import SETTINGS
 from ballet_qa.types import Encoder, FloatArray
 

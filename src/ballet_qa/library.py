@@ -32,8 +32,7 @@ class Library:
     ) -> None:
         """Open the index. The parameters are those of `Answerer.load`, as is what is raised."""
         self.index_dir = Path(index_dir)
-        self._network = CrossEncoder() if reader is None else CrossEncoder(Path(reader))
-        self._network.load_soon()
+        self._network = CrossEncoder.loading(reader)
         self._opening = Lock()
         self._seen = self._stamp()
         self._answerer = self._opened(encoder)

@@ -81,28 +81,25 @@ def find_matches(retriever: Retriever, line: str, top_k: int = SETTINGS.top_k) -
     if not asked.phrases:
         ranked, scores = retriever.rank(query, rows)
     else:
-        ranked = _rows_with_phrases(retriever, asked.phrases, patterns, rows)
-        scores = retriever.fused(query, ranked)
-        order = np.lexsort((ranked, -scores))
-        ranked, scores = ranked[order], scores[order]
+        holding = _rows_with_phrases(retriever, asked.phrases, patterns, rows)
+        ranked, scores = retriever.ordered(query, holding)
     hits = retriever.hits(ranked, scores, top_k, rows)
     return [_match(retriever, hit, query, patterns) for hit in hits]
 
 
 def _stories_named(retriever: Retriever, names: Iterable[str]) -> list[int]:
-    texts = retriever.index.texts
     rows: set[int] = set()
-    catalogue = texts.catalogue()
+    catalogue = retriever.index.texts.catalogue()
     for name in names:
         wanted = fold(name)
         found = [
-            row
-            for row, entry in enumerate(catalogue)
+            entry.id
+            for entry in catalogue
             if wanted in fold(entry.title) or wanted in fold(entry.id)
         ]
         if not found:
             raise UnknownStoryError(f"no story has {name!r} in its title or id; see Stories")
-        rows.update(found)
+        rows.update(retriever.index.story_rows(found))
     return sorted(rows)
 
 

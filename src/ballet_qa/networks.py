@@ -1,20 +1,18 @@
-"""The package's own networks: files checked by sha256, run by ONNX Runtime on every core.
+"""The package's own networks: files checked by sha256, opened for ONNX Runtime.
 
-One row a run and a run a core, over one pool that encoder and reader share: faster than batches
-over all cores (no padding, no waiting for each other), and what is said of a text does not depend
-on what it was read together with. ONNX Runtime and tokenizers are imported with the first network.
+A session runs on one thread, and a row is a run: `cores.on_every_core` gives each core its own.
+That is faster than batches over all cores (no padding, no waiting for each other), and what is said
+of a text does not depend on what it was read together with. ONNX Runtime and tokenizers are
+imported with the first network.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ballet_qa.errors import BalletQAError
 
@@ -29,9 +27,6 @@ SHA256 = {
     "reader.onnx": "c6ee42f5410c0f125db0e7455fac04912802483a815136ad5c601307e1fc96ef",
     TOKENIZER: "9114256b104cca80e04367526f03f46aa3c443c2ed174904142a73bbf13b9fbb",
 }
-
-_Row = TypeVar("_Row")
-_Made = TypeVar("_Made")
 
 
 def open_network(
@@ -60,30 +55,6 @@ def open_network(
         return Tokenizer.from_file(str(file)), session
     except Exception as problem:  # tokenizers raises nothing more special
         raise error(f"{file} is no tokenizer ({problem}); export it again") from problem
-
-
-def on_every_core(work: Callable[[_Row], _Made], rows: Sequence[_Row]) -> list[_Made]:
-    """``work`` done to each row, in their order."""
-    if len(rows) == 1:
-        return [work(rows[0])]
-    return list(_pool().map(work, rows))
-
-
-def meanwhile(work: Callable[[], object]) -> None:
-    """``work`` begun on a core that is free; what it raises is nobody's."""
-    _pool().submit(work)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not everywhere
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(cores(), thread_name_prefix="network")
 
 
 def _check(file: Path, error: type[BalletQAError]) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ballet_qa.cores import on_every_core
 from ballet_qa.encoder import load_encoder
 from ballet_qa.errors import QuestionError
 from ballet_qa.fusion import FEATURES, Fusion, Signals, load_fusion
 from ballet_qa.index import Index
-from ballet_qa.networks import on_every_core
 from ballet_qa.settings import SETTINGS
 from ballet_qa.types import Encoder, FloatArray, Hit, IntArray
 from ballet_qa.words import terms
@@ -78,7 +78,10 @@ class Retriever:
         self, query: Query, stories: Sequence[int] | None = None
     ) -> tuple[IntArray, FloatArray]:
         """Candidate passages by falling fused score, as (rows, scores); ``stories`` are rows."""
-        rows = self.candidates(query, stories)
+        return self.ordered(query, self.candidates(query, stories))
+
+    def ordered(self, query: Query, rows: IntArray) -> tuple[IntArray, FloatArray]:
+        """These passages by falling fused score, as (rows, scores); ties by their place."""
         scores = self.fused(query, rows)
         texts = self.index.texts
         order = np.lexsort((rows, texts.story_place[texts.passage_story[rows]], -scores))

@@ -104,12 +104,13 @@ class TermsWriter:
             document.add_unsigned("story", story_row)
             self._passage_writer.add_document(document)
             self._next_row += 1
+        told = composed(f"{title}\n{text}")
         whole = tantivy.Document()
-        whole.add_text("text", composed(f"{title}\n{text}"))
+        whole.add_text("text", told)
         whole.add_unsigned("row", story_row)
         whole.add_unsigned("story", story_row)
         self._story_writer.add_document(whole)
-        self._add_columns(story_row, composed(f"{title}\n{text}"), words, parts)
+        self._add_columns(story_row, told, words, parts)
 
     def _add_columns(
         self, story_row: int, text: str, passages: Sequence[str], parts: Sequence[int]
@@ -198,7 +199,7 @@ class TermIndex:
             own = counts[:, widest - reach : widest + reach + 1].sum(axis=1)
             norm = _norm(self._lengths[field][rows], self._means[field])
             for number, term in enumerate(terms):
-                weight = self._idf(self._passage_searcher, field, term) * (1 + _K1)
+                weight = _idf(self._passage_searcher, field, term) * (1 + _K1)
                 made[field] += weight * own[:, number] / (own[:, number] + norm)
         return {field: scores.astype(np.float32) for field, scores in made.items()}
 
@@ -208,7 +209,7 @@ class TermIndex:
         norm = _norm(lengths[stories], _mean(lengths))
         made = np.zeros(len(stories))
         for term, counts in zip(terms, self._story_counts(terms, stories).T, strict=True):
-            weight = self._idf(self._story_searcher, "text", term) * (1 + _K1)
+            weight = _idf(self._story_searcher, "text", term) * (1 + _K1)
             made += weight * counts / (counts + norm)
         return made.astype(np.float32)
 
@@ -230,15 +231,11 @@ class TermIndex:
 
     def idf(self, term: str) -> float:
         """The weight of a term among passages, as tantivy's BM25 has it: rare terms weigh most."""
-        return self._idf(self._passage_searcher, "own", term)
+        return _idf(self._passage_searcher, "own", term)
 
     def ceiling(self, terms: Sequence[str]) -> float:
         """A score that no passage can pass: every term at its heaviest."""
         return sum(self.idf(term) for term in terms) * (_K1 + 1)
-
-    def _idf(self, searcher: tantivy.Searcher, field: str, term: str) -> float:
-        holding = searcher.doc_freq(field, term)
-        return math.log(1 + (searcher.num_docs - holding + 0.5) / (holding + 0.5))
 
     def _counts(self, terms: Sequence[str], rows: IntArray) -> NDArray[np.int64]:
         """How often each term stands in each passage, shape (len(rows), len(terms))."""
@@ -284,6 +281,11 @@ def _counted(text: str) -> tuple[NDArray[np.uint64], NDArray[np.int64], int]:
 @lru_cache(maxsize=200_000)
 def _bits(term: str) -> int:
     return zlib.crc32(term.encode())
+
+
+def _idf(searcher: tantivy.Searcher, field: str, term: str) -> float:
+    holding = searcher.doc_freq(field, term)
+    return math.log(1 + (searcher.num_docs - holding + 0.5) / (holding + 0.5))
 
 
 def _mean(lengths: IntArray) -> float:

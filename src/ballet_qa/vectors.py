@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ballet_qa.columns import linked
-from ballet_qa.networks import cores
+from ballet_qa.cores import cores
 from ballet_qa.types import FloatArray, IntArray, VectorKind
 
 EXACT_ROWS = 100_000  # beyond, a search of every row takes longer than all else
@@ -208,24 +208,21 @@ class VectorIndex:
 
         ``limit`` of them, or, by one bit a dimension, enough to hold nearly all of the nearest.
         """
+        parameters: Any = faiss.SearchParameters
+        settings: dict[str, Any] = {}
         if self.kind == "clustered":
             limit = max(limit * _TIMES, _AT_LEAST)
+            if among is not None and np.count_nonzero(among) <= _FEW_ROWS:
+                return self._few(query, limit, np.flatnonzero(among).astype(np.int32))
+            parameters = faiss.IVFRaBitQSearchParameters
+            settings["nprobe"] = max(1, round(self._index.nlist * _PROBED))
         limit = min(limit, self.count)
         if limit == 0:
             return np.zeros(0, dtype=np.int32)
-        parameters: Any = faiss.SearchParameters()
-        if self.kind == "clustered":
-            if among is not None and np.count_nonzero(among) <= _FEW_ROWS:
-                return self._few(query, limit, np.flatnonzero(among).astype(np.int32))
-            parameters = faiss.IVFRaBitQSearchParameters()
-            parameters.nprobe = max(1, round(self._index.nlist * _PROBED))
         if among is not None:
-            # The selector borrows the bits: they must live until the search is over.
-            bits = np.packbits(among, bitorder="little")
-            parameters.sel = selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-        _, found = self._index.search(query[np.newaxis, :], limit, params=parameters)
-        if among is not None:
-            del selector
+            bits = np.packbits(among, bitorder="little")  # borrowed until the search is over
+            settings["sel"] = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+        _, found = self._index.search(query[np.newaxis, :], limit, params=parameters(**settings))
         return np.sort(found[0][found[0] >= 0]).astype(np.int32)  # FAISS pads with -1
 
     def _few(self, query: FloatArray, limit: int, ids: IntArray) -> IntArray:

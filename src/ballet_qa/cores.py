@@ -1,0 +1,36 @@
+"""The cores of this machine, shared by all work in the process: one pool, a thread a core."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+_Row = TypeVar("_Row")
+_Made = TypeVar("_Made")
+
+
+def on_every_core(work: Callable[[_Row], _Made], rows: Sequence[_Row]) -> list[_Made]:
+    """``work`` done to each row, in their order."""
+    if len(rows) == 1:
+        return [work(rows[0])]
+    return list(_pool().map(work, rows))
+
+
+def meanwhile(work: Callable[[], object]) -> None:
+    """``work`` begun on a core that is free; what it raises is nobody's."""
+    _pool().submit(work)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not everywhere
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(cores(), thread_name_prefix="core")
