@@ -380,7 +380,9 @@ def test_a_story_that_comes_is_found_by_its_own_name(
     """Rows are in the order stories came, the catalogue in the order of their ids."""
     folder = tmp_path / "index"
     build_index(shelf, folder, encoder=words)
-    (shelf / "a late one.txt").write_text("Once Odette swam. Then Odette slept.\n\nA swan.", "utf-8")
+    (shelf / "a late one.txt").write_text(
+        "Once Odette swam. Then Odette slept.\n\nA swan.", "utf-8"
+    )
     build_index(shelf, folder, encoder=words)
     retriever = Retriever.load(folder, words)
     for line, found in {

@@ -6,6 +6,7 @@ browser does by itself (copying, stepping, the passages in view) is in static/pa
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -18,9 +19,24 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+# At each import Gradio parses its own sources anew to write type stubs beside them: a third of the
+# time until the page is there. It leaves out what is of no file (gradio/component_meta.py).
+_getfile = inspect.getfile
+
+
+def _getfile_but_of_gradio(what: Any) -> str:
+    if isinstance(what, type) and what.__module__.startswith("gradio."):
+        raise OSError(f"no type stub is wanted of {what}")
+    return _getfile(what)
+
+
+inspect.getfile = _getfile_but_of_gradio  # type: ignore[assignment]
 import gradio as gr
-from fastapi import FastAPI
 from gradio.events import api
+
+inspect.getfile = _getfile
+
+from fastapi import FastAPI
 
 from ballet_qa import render
 from ballet_qa.adding import Added, Shelf
