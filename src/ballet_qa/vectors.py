@@ -1,10 +1,10 @@
 """Unit vectors on disk, and the search for the nearest by FAISS (Douze et al., 2024).
 
 The rows themselves are kept as float32, in parts that never change. A coarser form of them is
-searched: up to a hundred thousand in float16, every one; above, a bit a dimension (RaBitQ, Gao and
-Long, 2024) in clusters. The nearest by that, more than wanted, are then compared by the rows
-themselves, so that a cosine given is always theirs. `kind_for` is the rule; docs/scale.md has what
-was measured.
+searched: up to a hundred thousand in float16, every one; above, two bits a dimension (RaBitQ, Gao
+and Long, 2024; Gao et al., 2025) in clusters. The nearest by that, more than wanted, are then
+compared by the rows themselves, so that a cosine given is always theirs. `kind_for` is the rule;
+docs/scale.md has what was measured.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from ballet_qa.types import FloatArray, IntArray, VectorKind
 EXACT_ROWS = 100_000  # beyond, a search of every row takes longer than all else
 _TIMES, _AT_LEAST = 2, 400  # so many rows by their bits hold nearly all of the nearest
 _PROBED = 0.2  # of the clusters
+_BITS = 2  # a dimension
+_TOGETHER = 32  # rows that FAISS compares at a time, its default
 _MARGIN = 50  # rows that float16 may put in another order
 _LEARNT_ROWS = 64  # a cluster
 _BLOCK_ROWS = 50_000
@@ -92,7 +94,7 @@ class VectorsWriter:
     def _learnt(self, rows: VectorRows, clusters: int) -> Any:
         middle: Any = faiss.IndexFlatIP(self._dimension)
         index = faiss.IndexIVFRaBitQFastScan(
-            middle, self._dimension, clusters, faiss.METRIC_INNER_PRODUCT
+            middle, self._dimension, clusters, faiss.METRIC_INNER_PRODUCT, _TOGETHER, True, _BITS
         )
         index.cp.niter, index.cp.max_points_per_centroid = 8, _LEARNT_ROWS
         wanted = min(rows.count, clusters * _LEARNT_ROWS)
@@ -206,7 +208,7 @@ class VectorIndex:
     ) -> IntArray:
         """Rows that are nearest by their coarse form, rising.
 
-        ``limit`` of them, or, by one bit a dimension, enough to hold nearly all of the nearest.
+        ``limit`` of them, or, by two bits a dimension, enough to hold nearly all of the nearest.
         """
         parameters: Any = faiss.SearchParameters
         settings: dict[str, Any] = {}
