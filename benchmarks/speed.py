@@ -270,7 +270,7 @@ class Exactly:
         self.rows, self.count = vectors.rows, vectors.count
         # As many as ours puts forward: more candidates would be another search, not a better one.
         query = queries[0]
-        self._breadth = lambda wanted: len(vectors.candidates(query, wanted))
+        self._breadth = lambda wanted: len(vectors.candidates(query, wanted)[0])
         limit = self._breadth(limit)
         self._queries = queries
         self._nearest = [(np.zeros(0, np.int32), np.zeros(0, np.float32))] * len(queries)
@@ -284,10 +284,13 @@ class Exactly:
                 )
                 self._nearest[place] = tuple(part[:limit] for part in self._nearest[place])
 
-    def candidates(self, query: FloatArray, limit: int, among: object) -> IntArray:
+    def candidates(
+        self, query: FloatArray, limit: int, among: object
+    ) -> tuple[IntArray, FloatArray]:
         assert among is None
         place = int(np.argmax(self._queries @ query))
-        return np.sort(self._nearest[place][0][: self._breadth(limit)])
+        rows, cosines = self._nearest[place]
+        return rows[: self._breadth(limit)], cosines[: self._breadth(limit)]
 
     def best(self, place: int) -> set[int]:
         """The ten nearest to one of the queries."""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ballet_qa.vectors
-from ballet_qa.terms import TermIndex, TermsWriter
+from ballet_qa.terms import Field, TermIndex, TermsWriter
 from ballet_qa.types import VectorKind
 from ballet_qa.vectors import VectorIndex, VectorsWriter, clusters_for, kind_for
 from conftest import WordEncoder
@@ -72,6 +72,11 @@ def terms(tmp_path: Path) -> TermIndex:
     return TermIndex(tmp_path / "terms")
 
 
+def found(terms: TermIndex, field: Field, asked: list[str], **narrow: object) -> list[object]:
+    """What the term index alone finds, by its own statistics."""
+    return pairs(terms.search(field, asked, 9, terms.statistics(asked), **narrow))  # type: ignore[arg-type]
+
+
 def bm25(holding: int, frequency: int, length: int, mean: float, count: int = 4) -> float:
     idf = math.log(1 + (count - holding + 0.5) / (holding + 0.5))
     return idf * 2.2 * frequency / (frequency + 1.2 * (0.25 + 0.75 * length / mean))
@@ -81,20 +86,19 @@ def test_bm25_is_that_computed_by_hand(terms: TermIndex) -> None:
     mean = (3 + 2 + 1 + 2) / 4
     straw, wolf = bm25(1, 1, 3, mean), bm25(1, 1, 3, mean)
     swan = bm25(2, 1, 2, mean)
-    assert pairs(terms.search("own", ["straw", "wolf"], 9)) == [
-        (0, pytest.approx(straw + wolf, abs=1e-4))
-    ]
-    assert pairs(terms.search("own", ["swan"], 9)) == [
+    assert found(terms, "own", ["straw", "wolf"]) == [(0, pytest.approx(straw + wolf, abs=1e-4))]
+    assert found(terms, "own", ["swan"]) == [
         (1, pytest.approx(swan, abs=1e-4)),
         (3, pytest.approx(swan, abs=1e-4)),
     ]
-    assert terms.idf("swan") == pytest.approx(math.log(2))
-    assert terms.ceiling(["swan"]) == pytest.approx(math.log(2) * 2.2)
+    statistics = terms.statistics(["swan"])
+    assert statistics.idf("swan") == pytest.approx(math.log(2))
+    assert statistics.ceiling(["swan"]) == pytest.approx(math.log(2) * 2.2)
 
 
 def test_a_neighbourhood_is_the_storys_own(terms: TermIndex) -> None:
-    assert [row for row, _ in pairs(terms.search("near", ["straw"], 9))] == [0, 1]
-    assert [row for row, _ in pairs(terms.search("wide", ["straw"], 9))] == [0, 1, 2]
+    assert [row for row, _ in found(terms, "near", ["straw"])] == [0, 1]
+    assert [row for row, _ in found(terms, "wide", ["straw"])] == [0, 1, 2]
 
 
 def test_a_neighbourhood_ends_at_a_wall(tmp_path: Path) -> None:
@@ -102,7 +106,7 @@ def test_a_neighbourhood_ends_at_a_wall(tmp_path: Path) -> None:
     writer.add_story(0, "Barn", "\n\n".join(TEXTS), TEXTS, [0, 0, 1, 1])
     writer.close()
     terms = TermIndex(tmp_path / "terms")
-    assert [row for row, _ in pairs(terms.search("wide", ["straw"], 9))] == [0, 1]
+    assert [row for row, _ in found(terms, "wide", ["straw"])] == [0, 1]
 
 
 def test_an_empty_file_of_vectors_has_no_rows(tmp_path: Path) -> None:
@@ -113,7 +117,7 @@ def test_an_empty_file_of_vectors_has_no_rows(tmp_path: Path) -> None:
 
 def test_scores_of_given_rows_come_in_their_order(terms: TermIndex) -> None:
     rows = np.array([3, 0, 1], dtype=np.int32)
-    scores = terms.scores(["swan"], rows)["own"]
+    scores = terms.scores(["swan"], rows, terms.statistics(["swan"]))["own"]
     assert scores[1] == 0.0
     assert scores[0] == scores[2] == pytest.approx(bm25(2, 1, 2, 2.0), abs=1e-4)
 
@@ -147,10 +151,11 @@ def test_scores_of_given_rows_are_tantivys(
         base = folder / str(number)
     terms = TermIndex(folder / "1")
     rows = np.arange(terms.passage_count, dtype=np.int32)
-    scores = terms.scores(asked, rows)
+    statistics = terms.statistics(asked)
+    scores = terms.scores(asked, rows, statistics)
     for field, made in scores.items():
-        found = dict(pairs(terms.search(field, asked, 999)))
-        expected = [found.get(row, 0.0) for row in rows.tolist()]
+        by_tantivy = dict(pairs(terms.search(field, asked, 999, statistics)))
+        expected = [by_tantivy.get(row, 0.0) for row in rows.tolist()]
         np.testing.assert_allclose(made, expected, atol=1e-3)
     everywhere = np.arange(terms.story_count, dtype=np.int32)
     holding = terms.holding(asked, everywhere)
@@ -160,16 +165,20 @@ def test_scores_of_given_rows_are_tantivys(
 
 
 def test_stories_narrow_the_search_and_nothing_else(terms: TermIndex) -> None:
-    everywhere = dict(pairs(terms.search("own", ["swan"], 9)))
-    assert pairs(terms.search("own", ["swan"], 9, stories=[1])) == [(3, everywhere[3])]
-    assert pairs(terms.search("own", ["swan"], 9, stories=[])) == []
+    everywhere = dict(found(terms, "own", ["swan"]))
+    assert found(terms, "own", ["swan"], stories=[1]) == [(3, everywhere[3])]
+    assert found(terms, "own", ["swan"], stories=[]) == []
     assert terms.stories_with("swan") == {0, 1}
     assert terms.stories_with("straw") == {0}
-    assert (terms.score_stories(["straw"], np.array([1, 0])) > 0).tolist() == [False, True]
+    statistics = terms.statistics(["straw"])
+    assert (terms.score_stories(["straw"], np.array([1, 0]), statistics) > 0).tolist() == [
+        False,
+        True,
+    ]
 
 
 def test_no_terms_find_nothing(terms: TermIndex) -> None:
-    assert pairs(terms.search("own", [], 9)) == []
+    assert found(terms, "own", []) == []
 
 
 @settings(max_examples=25, deadline=None)

@@ -29,7 +29,7 @@ from ballet_qa.encoder import load_encoder
 from ballet_qa.fusion import FEATURES, GATES, Fusion
 from ballet_qa.index import Index
 from ballet_qa.questions import Question, is_right, load_questions
-from ballet_qa.retriever import Retriever
+from ballet_qa.retriever import Retriever, signals
 
 LIBRARY_SIZES = (4, 8, 16, 23, 40, 80)
 KEPT = 250
@@ -98,18 +98,18 @@ def gather(retriever: Retriever, questions: list[Question], rng: np.random.Gener
         first, last = texts.passage_rows(home)
         gold = [r for r in range(first, last) if is_right(texts.passage(r), question.evidence)]
         query = retriever.query(question.question)
-        rows = retriever.candidates(query, library(texts.story_count, home, rng))
-        signals = retriever.signals(query, rows)
+        rows = retriever.index.candidates(query, library(texts.story_count, home, rng))
+        known = signals(query, retriever.index.described(query, rows))
         label = np.isin(rows, gold)
         if not label.any():
             continue
-        rough = signals.features @ np.array([START[name] for name in FEATURES], np.float32)
+        rough = known.features @ np.array([START[name] for name in FEATURES], np.float32)
         kept = np.argsort(-(rough + 1e6 * label))[:KEPT]
         empty = KEPT - len(kept)
-        features.append(np.pad(signals.features[kept], ((0, empty), (0, 0))))
+        features.append(np.pad(known.features[kept], ((0, empty), (0, 0))))
         right.append(np.pad(label[kept], (0, empty)))
         real.append(np.arange(KEPT) < len(kept))
-        gates.append(signals.gates())
+        gates.append(known.gates())
     stacked = [torch.tensor(np.stack(column)) for column in (features, right, real, gates)]
     return Examples(*stacked)
 

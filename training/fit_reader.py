@@ -244,9 +244,9 @@ def candidates(retriever: Retriever, case: Case) -> list[Hit]:
     if not holding:
         return []
     query = retriever.query(case.question.question)
-    rows, scores = retriever.rank(query, case.stories)
-    keep = np.isin(index.texts.passage_story[rows], list(holding))
-    return retriever.hits(rows[keep], scores[keep], READ, sorted(holding))
+    ranking = retriever.rank(query, case.stories)
+    keep = np.flatnonzero(np.isin(ranking.stories, list(holding))).tolist()
+    return retriever.hits(ranking[keep], READ, sorted(holding))
 
 
 def gold_hits(retriever: Retriever, question: Question) -> list[Hit]:

@@ -157,8 +157,8 @@ class StoryLists:
         }
 
     def ranked(self, question: str, stories: list[int]) -> list[int]:
-        rows, _ = self.retriever.rank(self.retriever.query(question), stories)
-        return [int(row) for row in rows[:DEPTH]]
+        ranking = self.retriever.rank(self.retriever.query(question), stories)
+        return ranking.rows[:DEPTH].tolist()
 
     def size(self) -> int:
         return min(int(self.rng.choice(LIBRARY_SIZES)), self.texts.story_count)

@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ballet_qa.cross_encoder import CrossEncoder
-from ballet_qa.index import Index, QuestionName
+from ballet_qa.errors import SilentError
+from ballet_qa.index import QuestionName
 from ballet_qa.names import people_named
 from ballet_qa.reader import READER_NAME, StoryReader
 from ballet_qa.retriever import Retriever, check_query
 from ballet_qa.settings import SETTINGS
+from ballet_qa.shards import AnyIndex
 from ballet_qa.types import (
     Answer,
     Citation,
@@ -41,7 +43,7 @@ class Answerer:
 
     def __init__(self, retriever: Retriever, reader: Reader) -> None:
         self.retriever = retriever
-        self.index: Index = retriever.index
+        self.index: AnyIndex = retriever.index
         self._reader = reader
 
     @classmethod
@@ -68,23 +70,33 @@ class Answerer:
         ``stories`` (ids) are the only ones asked. ``hits`` holds ``top_k`` passages either way:
         those that were read, in the reader's order, then those that were not, in the search's,
         stories that hold the question's names first. Raises QuestionError on a blank or over-long
-        question, UnknownStoryError on an unknown id.
+        question, UnknownStoryError on an unknown id, SilentError when no shard answers.
         """
         check_query(question, top_k)
+        with self.index.listening() as silent:
+            while True:
+                known = len(silent)
+                try:
+                    answer = self._answered(question, top_k, stories)
+                except SilentError:
+                    if len(silent) == known:
+                        raise
+                else:
+                    return replace(answer, partial=tuple(sorted(silent)))
+
+    def _answered(self, question: str, top_k: int, stories: Sequence[str] | None) -> Answer:
         rows = None if stories is None else self.index.story_rows(stories)
         asked = range(self.index.manifest.stories) if rows is None else rows
         names = self.index.names_in(question)
         unknown = [name for name in names if not self._is_known(name, asked)]
         holding = self._holding(names, asked)
 
-        ranked, scores = self.retriever.rank(self.retriever.query(question), rows)
-        owners = self.index.texts.passage_story[ranked]
-        speaks = [int(owner) in holding for owner in owners]
+        ranking = self.retriever.rank(self.retriever.query(question), rows)
+        speaks = [story in holding for story in ranking.stories.tolist()]
         first = [place for place, may in enumerate(speaks) if may]
         rest = [place for place, may in enumerate(speaks) if not may]
-        found = self.retriever.hits(
-            ranked[first + rest], scores[first + rest], max(top_k, SETTINGS.most_read), rows
-        )
+        most = max(top_k, SETTINGS.most_read)
+        found = self.retriever.hits(ranking[first + rest], most, rows)
 
         if unknown:
             texts = tuple(name.text for name in unknown)

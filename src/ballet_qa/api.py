@@ -112,6 +112,7 @@ class AnswerForm(BaseModel):
     hits: list[HitForm]
     asked: str | None = None
     within: str | None = None
+    partial: list[str] | None = None
 
 
 class SearchForm(BaseModel):

@@ -122,6 +122,16 @@ class BuildReport:
 
 
 @dataclass(frozen=True, slots=True)
+class _Split:
+    """A story in passages and sentences, and the words that each of both is embedded by."""
+
+    passages: list[Passage]
+    sentences: list[list[Span]]
+    readings: list[str]
+    words: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class _Rows:
     """What the index keeps of a story beside its text."""
 
@@ -206,6 +216,35 @@ def build_index(
         with Extractor() as extractor:
             _add_files(None, survey, extractor, seen, None)
         return _report(survey, seen)
+    return build_found(
+        found,
+        roots,
+        index_dir,
+        encoder=encoder,
+        rebuild=rebuild,
+        vectors=vectors,
+        progress=progress,
+        planned=planned,
+    )
+
+
+def build_found(
+    found: Found,
+    roots: Sequence[str | Path],
+    index_dir: Path,
+    *,
+    encoder: Encoder | None = None,
+    rebuild: bool = False,
+    vectors: VectorKind | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    planned: Callable[[BuildPlan], None] | None = None,
+    shard_of: str | None = None,
+) -> BuildReport:
+    """As `build_index`, of files that were found below ``roots`` already.
+
+    ``shard_of`` is given for a shard of a library, which may be empty: the id of the generation
+    that the library's manifest names, which is kept, or an empty string.
+    """
     with _writing(index_dir), build_lock(index_dir) as left, Extractor() as extractor:
         clear_remains(index_dir)
         encoder = encoder or load_encoder()
@@ -220,16 +259,37 @@ def build_index(
             writer = _GenerationWriter(part, encoder, survey)
             try:
                 _add_files(writer, survey, extractor, seen, progress)
-                _check_any(seen)
+                if shard_of is None:
+                    check_any(len(seen.stories), seen.refused)
             except BaseException:
                 writer.abandon()
                 raise
             manifest = writer.close(roots, vectors)
-            generation = publish(part, manifest)
+            generation = publish(part, manifest, shard_of)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
     return _report(survey, seen, manifest, writer.embedded, generation.name, left)
+
+
+def check_any(stories: int, refused: Sequence[Refused]) -> None:
+    """Raise StoriesError when nothing is left to index."""
+    if not stories:
+        reasons = "; ".join(f"{file.path}: {file.reason}" for file in refused)
+        raise StoriesError(f"every file was refused, nothing to index: {reasons}")
+
+
+def new_files(found: Found, index_dir: Path, encoder: Encoder) -> tuple[StoryFile, ...]:
+    """Those of these files that a build of ``index_dir`` would read."""
+    plan = _survey(found, _previous(index_dir, encoder), None).plan
+    wanted = {*plan.new, *plan.changed}
+    return tuple(file for file in found.files if file.id in wanted)
+
+
+def embedded_texts(story: Story) -> list[str]:
+    """All that is embedded of a story, each text once."""
+    split = _split(story)
+    return list(dict.fromkeys([*split.readings, *split.words]))
 
 
 def _say_all(survey: _Survey, seen: _Seen) -> None:
@@ -237,12 +297,6 @@ def _say_all(survey: _Survey, seen: _Seen) -> None:
     for entry in survey.entries.values():
         seen.say(entry)
     seen.stories.update(survey.before)
-
-
-def _check_any(seen: _Seen) -> None:
-    if not seen.stories:
-        reasons = "; ".join(f"{file.path}: {file.reason}" for file in seen.refused)
-        raise StoriesError(f"every file was refused, nothing to index: {reasons}")
 
 
 def _worth_writing(survey: _Survey, extractor: Extractor, seen: _Seen) -> bool:
@@ -431,21 +485,18 @@ class _GenerationWriter:
             if replace(previous.texts.story(twin), source=story.source) == story:
                 return _rows_of(previous, twin)
             known = _vectors_by_words(previous, twin)
-        passages = split_passages(story.id, story.text, story.sections)
-        sentences = [sentence_spans(story.text, p.start, p.end) for p in passages]
-        readings = passage_readings(passages, section_numbers(passages, story.sections))
-        words = [story.text[span.start : span.end] for row in sentences for span in row]
-        self.embedded += sum(reading not in known for reading in readings)
+        split = _split(story)
+        self.embedded += sum(reading not in known for reading in split.readings)
         # Each distinct sentence once: dialogue repeats itself, and a passage is often one sentence.
-        new = [text for text in dict.fromkeys([*readings, *words]) if text not in known]
+        new = [text for text in dict.fromkeys([*split.readings, *split.words]) if text not in known]
         if new:
             known.update(zip(new, self._encoder.encode_passages(new), strict=True))
         return _Rows(
-            passages,
-            sentences,
+            split.passages,
+            split.sentences,
             title_names(story.title) | name_counts(story.text),
-            self._stacked([known[text] for text in readings]),
-            self._stacked([known[text] for text in words]),
+            self._stacked([known[text] for text in split.readings]),
+            self._stacked([known[text] for text in split.words]),
         )
 
     def _twin(self, story: Story) -> int | None:
@@ -463,6 +514,14 @@ class _GenerationWriter:
         for place, row in enumerate(rows):
             made[place] = row
         return made
+
+
+def _split(story: Story) -> _Split:
+    passages = split_passages(story.id, story.text, story.sections)
+    sentences = [sentence_spans(story.text, p.start, p.end) for p in passages]
+    readings = passage_readings(passages, section_numbers(passages, story.sections))
+    words = [story.text[span.start : span.end] for row in sentences for span in row]
+    return _Split(passages, sentences, readings, words)
 
 
 def passage_readings(passages: Sequence[Passage], parts: Sequence[int]) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ballet_qa.library import Library
 from ballet_qa.names import people_named
-from ballet_qa.texts import Texts
+from ballet_qa.shards import AnyTexts
 from ballet_qa.types import StoryEntry
 from ballet_qa.words import fold, stem
 
@@ -58,7 +58,7 @@ class Catalogue:
         books = tuple(self._book(texts, entry) for entry in fitting[:_LEAF])
         return Leaf(wanted, books, len(fitting), len(entries))
 
-    def _book(self, texts: Texts, entry: StoryEntry) -> Book:
+    def _book(self, texts: AnyTexts, entry: StoryEntry) -> Book:
         """A story with its words counted, once: novels are long."""
         key = (entry.id, entry.sha256)
         if key not in self._known:

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from ballet_qa.errors import BalletQAError, QuestionError, QuestionFileError
+from ballet_qa.errors import BalletQAError, QuestionError, QuestionFileError, ServeError
 from ballet_qa.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -54,6 +55,13 @@ Reader = Annotated[
         metavar="DIR",
         envvar="BALLET_QA_READER",
         help="Read with the weights in this folder instead of the package's own.",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Do it on the Ray cluster there (host:port; auto; or local, to begin one here).",
     ),
 ]
 Batch = Annotated[
@@ -121,6 +129,13 @@ def build(
     watch: Annotated[
         bool, typer.Option("--watch", help="Stay, and build again whenever a file changes.")
     ] = False,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Put the stories in N shards. [default: as it is in now]"
+        ),
+    ] = None,
+    ray: Ray = None,
 ) -> None:
     """Bring the index in step with your stories.
 
@@ -132,12 +147,59 @@ def build(
     if watch and dry_run:
         raise typer.BadParameter("--watch builds; leave --dry-run out")
     roots = stories or [Path(SETTINGS.stories)]
+    if ray is not None or shards is not None or _shards_of(index):
+        if watch or dry_run or rebuild or vectors:
+            raise typer.BadParameter(
+                "of a library in shards there is no --watch, --dry-run, --rebuild or --vectors"
+            )
+        if _build_shards(roots, index, shards or _shards_of(index) or 1, encoder, ray):
+            raise typer.Exit(1)
+        return
     chosen = None if dry_run else load_encoder(encoder, online=encoder != SETTINGS.encoder)
     refused = _build_once(roots, index, chosen, rebuild=rebuild, dry_run=dry_run, vectors=vectors)
     if watch:
         _watch(roots, index, chosen)
     if refused:
         raise typer.Exit(1)
+
+
+def _shards_of(index: Path) -> int:
+    """How many shards the library there is in, 0 if it is none."""
+    from ballet_qa.shards import LIBRARY, read_library
+
+    return len(read_library(index).shards) if (index / LIBRARY).exists() else 0
+
+
+def _shard_folders(index: Path) -> list[Path]:
+    from ballet_qa.shards import SHARDS, read_library
+
+    return [index / SHARDS / entry.name for entry in read_library(index).shards]
+
+
+def _build_shards(
+    roots: list[Path], index: Path, shards: int, encoder: str, ray: str | None
+) -> bool:
+    """Build a library in shards and print what came of it; whether files were refused."""
+    if ray is not None:
+        report = _cluster("build").build_on_cluster(roots, index, shards, ray, encoder=encoder)
+    else:
+        from ballet_qa.encoder import load_encoder
+        from ballet_qa.parts import build_library
+
+        chosen = load_encoder(encoder, online=encoder != SETTINGS.encoder)
+        report = build_library(roots, index, shards, encoder=chosen)
+    _print_report(report, dry_run=False)
+    return bool(report.refused)
+
+
+def _cluster(work: str) -> Any:
+    """The module that does this on a cluster."""
+    try:
+        return importlib.import_module(f"ballet_qa.cluster_{work}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("ray", "pyarrow"):
+            raise
+        raise ServeError("Ray is not installed; pip install 'ballet-qa[ray]'") from error
 
 
 def _build_once(
@@ -295,9 +357,9 @@ def info(
     """Say what the index holds and how it was made."""
     from ballet_qa import render
     from ballet_qa.answering import READER_NAME
-    from ballet_qa.index import Index
+    from ballet_qa.shards import open_index
 
-    opened = Index.open(index)
+    opened = open_index(index)
     manifest = opened.manifest
     facts: dict[str, Any] = {
         "stories": manifest.stories,
@@ -334,6 +396,12 @@ def doctor(
     from ballet_qa.doctor import examine
     from ballet_qa.doctor import repair as mend
 
+    if _shards_of(index):
+        if repair:
+            raise typer.BadParameter("a library in shards is mended by building it again")
+        if not _print_checks(check for home in _shard_folders(index) for check in examine(home)):
+            raise typer.Exit(3)
+        return
     if _print_checks(examine(index)):
         return
     if not repair:
@@ -387,11 +455,21 @@ def serve(
         bool, typer.Option("--mcp", help="Serve agents, too, at /mcp (needs ballet-qa[mcp]).")
     ] = False,
     reader: Reader = None,
+    ray: Ray = None,
+    replicas: Annotated[
+        int, typer.Option(min=1, metavar="N", help="With --ray: how many keep each shard.")
+    ] = 1,
 ) -> None:
     """Serve the reading room: open http://127.0.0.1:7860 in a browser and ask."""
     from ballet_qa.server import Serving, run
 
-    run(index, Serving(host, port, auth, root_path, allow_add, mcp), reader)
+    serving = Serving(host, port, auth, root_path, allow_add, mcp)
+    if ray is None:
+        run(index, serving, reader)
+    elif reader is not None:
+        raise typer.BadParameter("on a cluster the package's own reader reads; leave --reader out")
+    else:
+        _cluster("serve").run_on_cluster(index, ray, serving, replicas)
 
 
 @app.command("mcp")

@@ -25,7 +25,13 @@ def meanwhile(work: Callable[[], object]) -> None:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """How many cores this process may use: those it is given, or what OMP_NUM_THREADS says.
+
+    A Ray worker is told by that how many it was given of a node's.
+    """
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdecimal() and int(told) > 0:
+        return int(told)
     if hasattr(os, "sched_getaffinity"):  # not everywhere
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

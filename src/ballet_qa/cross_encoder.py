@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,13 @@ class TokenRow:
     context: int
     begins: int
     spans: NDArray[np.int32]
+
+
+class PassageJudge(Protocol):
+    """What judges passages: a `CrossEncoder`, wherever it is."""
+
+    def judge(self, question: str, contexts: Sequence[Context]) -> list[Judgement]:
+        """As `CrossEncoder.judge`."""
 
 
 class CrossEncoder:

@@ -183,7 +183,7 @@ def _sample(index: Index, encoder: Encoder) -> str | None:
         return f"built with {index.manifest.encoder}, another model than {encoder.name} is now"
     texts = index.texts
     drawn = np.unique(np.linspace(0, texts.story_count - 1, _SAMPLE_STORIES).astype(int))
-    for row in drawn.tolist():
+    for row in drawn.tolist() if texts.story_count else ():  # a shard may be empty
         passages = texts.passages_of(row)
         parts = section_numbers(passages, texts.sections(row))
         readings = passage_readings(passages, parts)[:_SAMPLE_PASSAGES]

@@ -9,6 +9,8 @@ BalletQAError                 one line: the value at fault and the remedy
 ├── ReaderError               the reader's weights are missing or damaged
 ├── IndexMissingError         no index where one was expected
 ├── IndexMismatchError        an index that is damaged, of another format or another encoder
+│   └── IndexGoneError        a generation that was removed while it was about to be opened
+├── SilentError               a shard, encoder or reader of a cluster that does not answer
 ├── StorageError              an index that cannot be written: disk full, no right to
 ├── IndexBusyError            another process is building this index
 ├── QuestionFileError         a line of a question file that cannot be read
@@ -52,6 +54,14 @@ class IndexMissingError(BalletQAError):
 
 class IndexMismatchError(BalletQAError):
     """The index cannot be trusted or does not fit."""
+
+
+class IndexGoneError(IndexMismatchError):
+    """The generation is not there any more."""
+
+
+class SilentError(BalletQAError):
+    """A part of a cluster does not answer."""
 
 
 class StorageError(BalletQAError):

@@ -31,7 +31,7 @@ from ballet_qa.metrics import (
 )
 from ballet_qa.names import names_in_question
 from ballet_qa.questions import Question, is_right
-from ballet_qa.texts import Texts
+from ballet_qa.shards import AnyTexts
 from ballet_qa.types import Answer, Hit, Reason, Status
 from ballet_qa.words import terms
 
@@ -116,7 +116,7 @@ def run(
     return Run(tuple(library), tuple(in_story))
 
 
-def _wanted(texts: Texts, question: Question) -> tuple[frozenset[str], float | None]:
+def _wanted(texts: AnyTexts, question: Question) -> tuple[frozenset[str], float | None]:
     """The right passages' ids, and the share of the question's words that the evidence has."""
     rows = {e.story: texts.story_row(e.story) for e in question.evidence}
     right = frozenset(

@@ -24,7 +24,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ballet_qa.errors import IndexBusyError, IndexMismatchError, IndexMissingError
+from ballet_qa.errors import (
+    IndexBusyError,
+    IndexGoneError,
+    IndexMismatchError,
+    IndexMissingError,
+)
 from ballet_qa.settings import SETTINGS
 
 FORMAT_VERSION = 3
@@ -208,8 +213,11 @@ def new_generation(index_dir: Path) -> Path:
     return folder
 
 
-def publish(part: Path, manifest: Manifest) -> Path:
-    """Make a finished folder the live generation; older ones than the last kept are removed."""
+def publish(part: Path, manifest: Manifest, kept: str | None = None) -> Path:
+    """Make a finished folder the live generation.
+
+    Older ones than the last are removed, but for those that are held and the one named ``kept``.
+    """
     index_dir = part.parent.parent
     (part / _MANIFEST).write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True), "utf-8")
     for path in sorted(part.rglob("*")):
@@ -222,7 +230,7 @@ def publish(part: Path, manifest: Manifest) -> Path:
     _fsync(folder.parent)
     make_live(folder)
     for old in finished_generations(index_dir)[SETTINGS.kept_generations :]:
-        if old != folder and not _is_held(old):
+        if old != folder and old.name != kept and not _is_held(old):
             shutil.rmtree(old)
             _stamps_file(old).unlink(missing_ok=True)
     return folder
@@ -251,11 +259,11 @@ class Hold:
     """Keeps a generation's files from being removed, until it is let go or its process ends."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises IndexMismatchError when the generation is not there any more."""
+        """Raises IndexGoneError when the generation is not there any more."""
         try:
             self._descriptor = os.open(folder / _MANIFEST, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise IndexMismatchError(f"{folder} is gone; open the index again") from error
+            raise IndexGoneError(f"{folder} is gone; open the index again") from error
         weakref.finalize(self, os.close, self._descriptor)
         fcntl.flock(self._descriptor, fcntl.LOCK_SH)
 

@@ -7,6 +7,8 @@ newest one; who already holds one goes on with it, and its files stay until it i
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -16,6 +18,7 @@ from ballet_qa.errors import BalletQAError
 from ballet_qa.generation import LIVE
 from ballet_qa.reader import StoryReader
 from ballet_qa.retriever import Retriever
+from ballet_qa.shards import LIBRARY
 from ballet_qa.types import Encoder
 
 _log = logging.getLogger(__name__)
@@ -29,10 +32,15 @@ class Library:
         index_dir: str | Path,
         reader: str | Path | None = None,
         encoder: Encoder | None = None,
+        opened: Callable[[Encoder | None], Answerer] | None = None,
     ) -> None:
-        """Open the index. The parameters are those of `Answerer.load`, as is what is raised."""
+        """Open the index. The parameters are those of `Answerer.load`, as is what is raised.
+
+        ``opened`` opens the live generation elsewhere than in this process; it is given the encoder
+        that is loaded already.
+        """
         self.index_dir = Path(index_dir)
-        self._network = CrossEncoder.loading(reader)
+        self._opened = opened or self._opener(reader)
         self._opening = Lock()
         self._seen = self._stamp()
         self._answerer = self._opened(encoder)
@@ -54,19 +62,22 @@ class Library:
             self._opening.release()
         return self._answerer
 
-    def _opened(self, encoder: Encoder | None) -> Answerer:
-        """An answerer of the live generation, with the models that are loaded already."""
-        retriever = Retriever.load(self.index_dir, encoder)
-        reader = StoryReader(retriever.index, retriever.encoder, self._network)
-        return Answerer(retriever, reader)
+    def _opener(self, reader: str | Path | None) -> Callable[[Encoder | None], Answerer]:
+        network = CrossEncoder.loading(reader)
+
+        def opened(encoder: Encoder | None) -> Answerer:
+            retriever = Retriever.load(self.index_dir, encoder)
+            return Answerer(retriever, StoryReader(retriever.index, retriever.encoder, network))
+
+        return opened
 
     def _built(self) -> str:
         return self._answerer.index.manifest.built
 
     def _stamp(self) -> tuple[int, int] | None:
         """What changes with the pointer: a rename gives it another inode."""
-        try:
-            status = (self.index_dir / LIVE).stat()
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns
+        for pointer in (LIBRARY, LIVE):
+            with suppress(OSError):
+                status = (self.index_dir / pointer).stat()
+                return status.st_ino, status.st_mtime_ns
+        return None

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ballet_qa.errors import UnknownStoryError
-from ballet_qa.retriever import Query, Retriever, check_query
+from ballet_qa.index import Query
+from ballet_qa.retriever import Retriever, check_query
 from ballet_qa.settings import SETTINGS
 from ballet_qa.types import Hit, IntArray, Span
 from ballet_qa.words import fold, stem, terms
@@ -79,11 +80,11 @@ def find_matches(retriever: Retriever, line: str, top_k: int = SETTINGS.top_k) -
     rows = _stories_named(retriever, asked.stories) if asked.stories else None
     query = retriever.query(asked.words)
     if not asked.phrases:
-        ranked, scores = retriever.rank(query, rows)
+        ranking = retriever.rank(query, rows)
     else:
         holding = _rows_with_phrases(retriever, asked.phrases, patterns, rows)
-        ranked, scores = retriever.ordered(query, holding)
-    hits = retriever.hits(ranked, scores, top_k, rows)
+        ranking = retriever.ordered(query, holding)
+    hits = retriever.hits(ranking, top_k, rows)
     return [_match(retriever, hit, query, patterns) for hit in hits]
 
 

@@ -19,12 +19,11 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
-from ballet_qa.cross_encoder import MAX_TOKENS, Context, CrossEncoder, Judgement
-from ballet_qa.index import Index
+from ballet_qa.cross_encoder import MAX_TOKENS, Context, CrossEncoder, Judgement, PassageJudge
 from ballet_qa.names import names_in_question
 from ballet_qa.passages import section_numbers
 from ballet_qa.settings import SETTINGS
-from ballet_qa.texts import Texts
+from ballet_qa.shards import AnyIndex, AnyTexts
 from ballet_qa.types import Encoder, FloatArray, Hit, Reading, Span
 from ballet_qa.words import terms
 
@@ -163,15 +162,15 @@ class StoryReader:
 
     def __init__(
         self,
-        index: Index,
+        index: AnyIndex,
         encoder: Encoder,
-        network: CrossEncoder | None = None,
+        network: PassageJudge | None = None,
         weights: ReaderWeights | None = None,
     ) -> None:
         """``network`` and ``weights`` default to those that come with the package."""
         self._index = index
         self._encoder = encoder
-        self._network = network or CrossEncoder()
+        self._network: PassageJudge = network or CrossEncoder()
         self._weights = weights or load_reader_weights()
 
     def read(self, question: str, hits: Sequence[Hit]) -> list[Reading]:
@@ -216,8 +215,10 @@ class StoryReader:
         """The question made ready."""
         kind = next((kind for kind in _KINDS if kind[1].search(question)), None)
         texts = (question, without_names(question))
+        words = tuple(dict.fromkeys(terms(question)))
+        statistics = self._index.statistics(words)
         return Asked(
-            weights={term: self._index.terms.idf(term) for term in terms(question)},
+            weights={term: statistics.idf(term) for term in words},
             names=frozenset(s for name in self._index.names_in(question) for s in name.stems),
             vectors=self._encoder.encode_queries(list(dict.fromkeys(texts)))[[0, -1]],
             kind=kind[0] if kind else None,
@@ -283,13 +284,13 @@ class StoryReader:
             story_id = hit.passage.story_id
             by_story[story_id] = max(hit.score, by_story.get(story_id, hit.score))
         asked_terms = list(asked.weights)
-        holding = index.terms.holding(asked_terms, texts.passage_story[rows])
+        holding = index.terms.holding(asked_terms, texts.stories_of(rows))
         table = []
         most = max(judgement.relevance for judgement in judged)
         for hit, row, sentence, judgement, cosine, held in zip(
             hits, rows.tolist(), chosen, judged, cosines, holding, strict=True
         ):
-            owner = int(texts.passage_story[row])
+            (owner,) = texts.stories_of(np.array([row])).tolist()
             known = frozenset(term for term, holds in zip(asked_terms, held, strict=True) if holds)
             around = self._stems_around(row, owner)
             own = frozenset(terms(hit.passage.text))
@@ -326,9 +327,9 @@ class StoryReader:
         return frozenset(stem for r in near for stem in terms(texts.passage(r).text))
 
 
-def context_of(texts: Texts, row: int) -> Context:
+def context_of(texts: AnyTexts, row: int) -> Context:
     """A passage as the network reads it: with its story's title and the sentence before it."""
-    owner = int(texts.passage_story[row])
+    (owner,) = texts.stories_of(np.array([row])).tolist()
     before = ""
     passage = texts.passage(row)
     if row > texts.passage_rows(owner)[0]:

@@ -16,9 +16,8 @@ if TYPE_CHECKING:  # what the page shows is not loaded to answer in a shell
 
     from ballet_qa.adding import Added
     from ballet_qa.catalogue import Leaf
-    from ballet_qa.index import Index
     from ballet_qa.matches import Match
-    from ballet_qa.texts import Texts
+    from ballet_qa.shards import AnyIndex, AnyTexts
 
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~&$]|(?<=^)[-+](?=\s)|!(?=\[)")
 _MARK = Markup("<mark>%s</mark>")
@@ -50,7 +49,11 @@ def search_json(query: str, hits: Sequence[Hit]) -> dict[str, Any]:
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:
-    """What ``ask --json`` prints; ``asked`` and ``within`` only where a follow-up was completed."""
+    """What ``ask --json`` prints.
+
+    ``asked`` and ``within`` only where a follow-up was completed, ``partial`` only where a shard
+    did not answer.
+    """
     return {
         "question": answer.question,
         "status": answer.status,
@@ -59,7 +62,11 @@ def answer_json(answer: Answer) -> dict[str, Any]:
         "hits": [hit_json(hit) for hit in answer.hits],
     } | {
         name: value
-        for name, value in (("asked", answer.asked), ("within", answer.within))
+        for name, value in (
+            ("asked", answer.asked),
+            ("within", answer.within),
+            ("partial", list(answer.partial) or None),
+        )
         if value is not None
     }
 
@@ -94,14 +101,14 @@ def story_json(entry: StoryEntry) -> dict[str, Any]:
     }
 
 
-def catalogue_json(texts: Texts, offset: int, limit: int) -> dict[str, Any]:
+def catalogue_json(texts: AnyTexts, offset: int, limit: int) -> dict[str, Any]:
     """A part of the catalogue, and how many stories there are in all."""
     entries = texts.catalogue()
     told = [story_json(entry) for entry in entries[offset : offset + limit]]
     return {"total": len(entries), "stories": told}
 
 
-def whole_story_json(index: Index, story_id: str) -> dict[str, Any]:
+def whole_story_json(index: AnyIndex, story_id: str) -> dict[str, Any]:
     """A story with its words, its chapters and scenes, and where its passages stand.
 
     Raises UnknownStoryError.
@@ -121,7 +128,14 @@ def whole_story_json(index: Index, story_id: str) -> dict[str, Any]:
 
 
 def headline(answer: Answer) -> str:
-    """What is to be said before the quotes: how many stories fit, or why nothing is said."""
+    """What is to be said before the quotes: how many fit, why nothing is said, who is missing."""
+    parts = [_verdict(answer)]
+    if answer.partial:
+        parts.append(f"Not all stories were asked: {_listed(answer.partial)} did not answer.")
+    return " ".join(part for part in parts if part)
+
+
+def _verdict(answer: Answer) -> str:
     if answer.status == "answered":
         return ""
     if answer.status == "ambiguous":

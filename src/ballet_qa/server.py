@@ -99,9 +99,7 @@ def run(
     app = create_app(Library(index_dir, reader), serving)
     gc.freeze()
     gc.enable()
-    shown = "127.0.0.1" if serving.host in ("0.0.0.0", "::") else serving.host  # noqa: S104
-    address = f"http://{shown}:{serving.port}{serving.root_path.rstrip('/')}"
-    print(f"The reading room is open at {address} (Ctrl-C closes it)", flush=True)
+    print(opening_words(serving), flush=True)
     uvicorn.run(
         app,
         host=serving.host,
@@ -110,6 +108,13 @@ def run(
         proxy_headers=False,
         timeout_graceful_shutdown=3,  # an open page holds a stream that never ends by itself
     )
+
+
+def opening_words(serving: Serving) -> str:
+    """Where the page is."""
+    shown = "127.0.0.1" if serving.host in ("0.0.0.0", "::") else serving.host  # noqa: S104
+    address = f"http://{shown}:{serving.port}{serving.root_path.rstrip('/')}"
+    return f"The reading room is open at {address} (Ctrl-C closes it)"
 
 
 def check_port_is_free(host: str, port: int) -> None:

@@ -61,6 +61,10 @@ class Settings:
     encoder: str = "story-encoder-1"
     batch_size: int = 64
 
+    # a library on a cluster: how long a question waits for a shard, and for encoder and reader
+    shard_seconds: float = 5.0
+    model_seconds: float = 30.0
+
     # generations of an index kept on disk
     kept_generations: int = 2
 

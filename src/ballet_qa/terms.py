@@ -13,10 +13,11 @@ import math
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import tantivy
@@ -31,6 +32,7 @@ Field: TypeAlias = Literal["own", "near", "wide"]
 _ANALYZER = "story_words"
 _HEAP_BYTES = 64_000_000
 _K1, _B = 1.2, 0.75  # tantivy's, and not adjustable
+_TIMES_FETCHED = (2, 4, 8)
 _REACH: dict[Field, int] = {"own": 0, "near": 1, "wide": 2}
 # A term is known by 32 bits of it; ``starts`` has where the terms of each passage begin, ``part`` a
 # number of its section. A story's terms follow its number in one sorted number of 64 bits.
@@ -147,8 +149,44 @@ class TermsWriter:
             raise OSError(errno.EIO, str(error)) from error
 
 
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What BM25 needs to know of a whole library, for the terms of one question.
+
+    ``texts`` has how many texts each field has, ``words`` how many words they hold together,
+    ``holding`` how many of them hold a term.
+    """
+
+    texts: Mapping[str, int]
+    words: Mapping[str, int]
+    holding: Mapping[tuple[str, str], int]
+
+    @classmethod
+    def together(cls, parts: Sequence[Statistics]) -> Statistics:
+        """Those of a library that is kept in parts."""
+        summed: list[Counter[Any]] = []
+        for counts in ("texts", "words", "holding"):
+            summed.append(Counter())
+            for part in parts:
+                summed[-1].update(getattr(part, counts))
+        return cls(*summed)
+
+    def mean(self, field: str) -> float:
+        """How many words a text of this field has, on average."""
+        return self.words[field] / max(self.texts[field], 1) or 1.0
+
+    def idf(self, term: str, field: str = "own") -> float:
+        """The weight of a term, as tantivy's BM25 has it: rare terms weigh most."""
+        holding = self.holding[field, term]
+        return math.log(1 + (self.texts[field] - holding + 0.5) / (holding + 0.5))
+
+    def ceiling(self, terms: Sequence[str]) -> float:
+        """A score that no passage can pass: every term at its heaviest."""
+        return sum(self.idf(term) for term in terms) * (_K1 + 1)
+
+
 class TermIndex:
-    """Searches a term index. Scores are BM25 sums; higher is better."""
+    """Searches a term index. Scores are BM25 sums by the `Statistics` given; higher is better."""
 
     def __init__(self, folder: Path) -> None:
         self._passages = tantivy.Index.open(str(folder / "passages"))
@@ -169,21 +207,53 @@ class TermIndex:
                 around[step:] += np.where(together, lengths[:-step], 0)
                 around[:-step] += np.where(together, lengths[step:], 0)
             self._lengths[field] = around
-        self._means = {field: _mean(held) for field, held in self._lengths.items()}
+        self._texts: dict[str, int] = dict.fromkeys(_REACH, self.passage_count)
+        self._texts["text"] = self.story_count
+        self._words: dict[str, int] = {f: int(held.sum()) for f, held in self._lengths.items()}
+        self._words["text"] = int(self._columns["story_lengths"].sum())
+
+    def statistics(self, terms: Sequence[str]) -> Statistics:
+        """Those of this index alone."""
+        holding = {
+            (field, term): self._searcher(field).doc_freq(field, term)
+            for field in self._texts
+            for term in terms
+        }
+        return Statistics(self._texts, self._words, holding)
 
     def search(
-        self, field: Field, terms: Sequence[str], limit: int, stories: Sequence[int] | None = None
+        self,
+        field: Field,
+        terms: Sequence[str],
+        limit: int,
+        statistics: Statistics,
+        stories: Sequence[int] | None = None,
     ) -> tuple[IntArray, FloatArray]:
         """The best ``limit`` passages, as (rows, scores), by falling score, then by row.
 
         ``stories`` (rows) narrows the search before anything is ranked.
         """
-        query = _any_of(self._passages.schema, field, terms)
+        own = statistics.texts[field] == self.passage_count
+        query = self._any_of(field, terms, None if own else statistics)
         if stories is not None:
             query = _within(self._passages.schema, "story", stories, query)
-        return _run(self._passage_searcher, query, limit)
+        if own:
+            return _run(self._passage_searcher, query, limit)
+        # tantivy takes the mean length of its own texts. What it gives is scored anew by that of
+        # the whole library, and more is asked for until nothing left out can be among the best:
+        # no score rises by more than the means differ (Fagin's threshold).
+        most = max(1.0, statistics.mean(field) * self._texts[field] / max(self._words[field], 1))
+        for fetched in (limit * times for times in _TIMES_FETCHED):
+            rows, near = _run(self._passage_searcher, query, fetched)
+            best, scores = ranked(rows, self.scores(terms, rows, statistics)[field])
+            best, scores = best[:limit], scores[:limit]
+            if len(rows) < fetched or scores[-1] >= near[-1] * most:
+                break
+        return best, scores
 
-    def scores(self, terms: Sequence[str], rows: IntArray) -> dict[Field, FloatArray]:
+    def scores(
+        self, terms: Sequence[str], rows: IntArray, statistics: Statistics
+    ) -> dict[Field, FloatArray]:
         """The BM25 score of each of these passages, in the order given, in every field."""
         made = {field: np.zeros(len(rows)) for field in _REACH}
         widest = max(_REACH.values())
@@ -197,19 +267,20 @@ class TermIndex:
         counts = counted[place.reshape(around.shape)] * inside[:, :, np.newaxis]
         for field, reach in _REACH.items():
             own = counts[:, widest - reach : widest + reach + 1].sum(axis=1)
-            norm = _norm(self._lengths[field][rows], self._means[field])
+            norm = _norm(self._lengths[field][rows], statistics.mean(field))
             for number, term in enumerate(terms):
-                weight = _idf(self._passage_searcher, field, term) * (1 + _K1)
+                weight = statistics.idf(term, field) * (1 + _K1)
                 made[field] += weight * own[:, number] / (own[:, number] + norm)
         return {field: scores.astype(np.float32) for field, scores in made.items()}
 
-    def score_stories(self, terms: Sequence[str], stories: IntArray) -> FloatArray:
+    def score_stories(
+        self, terms: Sequence[str], stories: IntArray, statistics: Statistics
+    ) -> FloatArray:
         """The BM25 score of each of these stories as a whole, in the order given."""
-        lengths = self._columns["story_lengths"]
-        norm = _norm(lengths[stories], _mean(lengths))
+        norm = _norm(self._columns["story_lengths"][stories], statistics.mean("text"))
         made = np.zeros(len(stories))
         for term, counts in zip(terms, self._story_counts(terms, stories).T, strict=True):
-            weight = _idf(self._story_searcher, "text", term) * (1 + _K1)
+            weight = statistics.idf(term, "text") * (1 + _K1)
             made += weight * counts / (counts + norm)
         return made.astype(np.float32)
 
@@ -229,13 +300,18 @@ class TermIndex:
         """How many stories hold ``term``."""
         return self._story_searcher.doc_freq("text", term)
 
-    def idf(self, term: str) -> float:
-        """The weight of a term among passages, as tantivy's BM25 has it: rare terms weigh most."""
-        return _idf(self._passage_searcher, "own", term)
+    def _searcher(self, field: str) -> tantivy.Searcher:
+        return self._story_searcher if field == "text" else self._passage_searcher
 
-    def ceiling(self, terms: Sequence[str]) -> float:
-        """A score that no passage can pass: every term at its heaviest."""
-        return sum(self.idf(term) for term in terms) * (_K1 + 1)
+    def _any_of(
+        self, field: Field, terms: Sequence[str], statistics: Statistics | None
+    ) -> tantivy.Query:
+        """Passages that hold any of the terms, each weighed by ``statistics`` if there are any."""
+        if statistics is None:
+            return _any_of(self._passages.schema, field, terms)
+        known = self.statistics(terms)
+        weights = [statistics.idf(term, field) / known.idf(term, field) for term in terms]
+        return _any_of(self._passages.schema, field, terms, weights)
 
     def _counts(self, terms: Sequence[str], rows: IntArray) -> NDArray[np.int64]:
         """How often each term stands in each passage, shape (len(rows), len(terms))."""
@@ -283,15 +359,6 @@ def _bits(term: str) -> int:
     return zlib.crc32(term.encode())
 
 
-def _idf(searcher: tantivy.Searcher, field: str, term: str) -> float:
-    holding = searcher.doc_freq(field, term)
-    return math.log(1 + (searcher.num_docs - holding + 0.5) / (holding + 0.5))
-
-
-def _mean(lengths: IntArray) -> float:
-    return float(lengths.sum()) / max(len(lengths), 1) or 1.0
-
-
 def _norm(lengths: IntArray, mean: float) -> NDArray[np.float64]:
     """What BM25 adds to a count for the length of the text, which tantivy keeps in one byte."""
     kept = _KEPT_LENGTHS[np.searchsorted(_KEPT_LENGTHS, lengths, side="right") - 1]
@@ -311,12 +378,16 @@ def _kept_lengths() -> NDArray[np.int64]:
 _KEPT_LENGTHS = _kept_lengths()
 
 
-def _any_of(schema: tantivy.Schema, field: str, terms: Sequence[str]) -> tantivy.Query:
+def _any_of(
+    schema: tantivy.Schema, field: str, terms: Sequence[str], weights: Sequence[float] | None = None
+) -> tantivy.Query:
     if not terms:
         return tantivy.Query.empty_query()
-    return tantivy.Query.boolean_query(
-        [(tantivy.Occur.Should, tantivy.Query.term_query(schema, field, term)) for term in terms]
-    )
+    queries = [tantivy.Query.term_query(schema, field, term) for term in terms]
+    if weights is not None:
+        pairs = zip(queries, weights, strict=True)
+        queries = [tantivy.Query.boost_query(query, weight) for query, weight in pairs]
+    return tantivy.Query.boolean_query([(tantivy.Occur.Should, query) for query in queries])
 
 
 def _within(

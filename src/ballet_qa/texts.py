@@ -216,12 +216,16 @@ class Texts:
 
     def catalogue(self) -> list[StoryEntry]:
         """Every story without its text, in the order that people see."""
+        return [entry for _, entry in self.filed_catalogue()]
+
+    def filed_catalogue(self) -> list[tuple[str, StoryEntry]]:
+        """As `catalogue`, each with its file's id."""
         rows = self._query(
-            """SELECT id, title, source, sha256, length, substr(text, 1, ?)
+            """SELECT file, id, title, source, sha256, length, substr(text, 1, ?)
                FROM stories ORDER BY file, row""",
             _OPENING_CHARS,
         )
-        return [StoryEntry(*columns) for columns in rows]
+        return [(file, StoryEntry(*columns)) for file, *columns in rows]
 
     def story_id(self, row: int) -> str:
         """A story's id."""
@@ -293,19 +297,45 @@ class Texts:
         )
         return int(rows[0][0]) if rows else None
 
-    def twins(self, row: int) -> list[int]:
-        """The rows of the passages with the same words (white space apart), this one included."""
-        rows = self._query(
-            """SELECT t.row FROM passages p JOIN passages t ON t.digest = p.digest
-               WHERE p.row = ? ORDER BY t.row""",
-            row,
-        )
-        return [twin for (twin,) in rows]
+    def fetch(self, rows: IntArray) -> None:
+        """These passages will be looked at next: nothing to do where texts are at hand."""
+
+    def stories_of(self, rows: IntArray) -> IntArray:
+        """The rows of the stories that these passages are of."""
+        return self.passage_story[rows]
+
+    def story_of(self, row: int) -> int:
+        """The row of the story that a passage is of."""
+        return int(self.passage_story[row])
+
+    def keys(self, story_rows: Sequence[int]) -> list[tuple[str, int]]:
+        """What stories are put in order by: the id of the file, and where in it."""
+        return [
+            (str(file), row)
+            for row in story_rows
+            for (file,) in self._query("SELECT file FROM stories WHERE row = ?", row)
+        ]
+
+    def places(self, story_rows: IntArray) -> IntArray:
+        """Numbers that rise in the order in which people see these stories."""
+        return self.story_place[story_rows]
+
+    def digest(self, row: int) -> bytes:
+        """What passages with the same words (white space apart) have in common."""
+        ((digest,),) = self._query("SELECT digest FROM passages WHERE row = ?", row)
+        return bytes(digest)
+
+    def with_digest(self, digest: bytes) -> list[tuple[int, int]]:
+        """The passages with these words, as (row, row of the story), rising."""
+        return self._query("SELECT row, story FROM passages WHERE digest = ? ORDER BY row", digest)
+
+    def twins(self, row: int) -> list[tuple[int, int]]:
+        """The passages with the same words, this one included, as (row, row of the story)."""
+        return self.with_digest(self.digest(row))
 
     def holds_its_words(self, passage: Passage, row: int) -> bool:
         """Whether a passage's words are those that were put in."""
-        ((digest,),) = self._query("SELECT digest FROM passages WHERE row = ?", row)
-        return bool(digest == _digest(passage.text))
+        return self.digest(row) == _digest(passage.text)
 
     def stories_naming(self, word: str) -> frozenset[int]:
         """The rows of the stories in which the stem ``word`` is a name."""
@@ -331,13 +361,6 @@ class Texts:
         """The names in a story by their stems, each as written and how often."""
         rows = self._query("SELECT word, form, count FROM names WHERE story = ?", story_row)
         return {word: (form, count) for word, form, count in rows}
-
-    def all_names(self) -> list[str]:
-        """Every name word as it is written most, once for each stem."""
-        return [
-            form
-            for (form,) in self._query("SELECT max(form) FROM names GROUP BY word ORDER BY word")
-        ]
 
     def _query(self, statement: str, *values: object) -> list[Any]:
         connection = getattr(self._local, "connection", None)

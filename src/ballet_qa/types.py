@@ -139,6 +139,7 @@ class Answer:
     ``likelihood``, in [0, 1], is how likely the reader thinks its best reading answers, 0 when
     nothing was read. ``asked`` is the question as it was searched for, where it leaned on the
     conversation before it; ``within`` is then the title of the only story that was asked.
+    ``partial`` names the shards of a library that did not answer: their stories were not asked.
     """
 
     question: str
@@ -150,6 +151,7 @@ class Answer:
     likelihood: float = 0.0
     asked: str | None = None
     within: str | None = None
+    partial: tuple[str, ...] = ()
 
     def _repr_html_(self) -> str:
         """Show the answer in a notebook."""

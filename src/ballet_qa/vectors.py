@@ -190,7 +190,7 @@ class VectorIndex:
         ``query`` has shape (dimension,). ``among``, one truth value a row, narrows the search
         before anything is ranked.
         """
-        ids = self.candidates(query, limit + _MARGIN, among)
+        ids, _ = self.candidates(query, limit + _MARGIN, among)
         cosines = self.rows(ids) @ query
         order = np.lexsort((ids, -cosines))[:limit]
         return ids[order], cosines[order]
@@ -205,8 +205,8 @@ class VectorIndex:
 
     def candidates(
         self, query: FloatArray, limit: int, among: NDArray[np.bool_] | None = None
-    ) -> IntArray:
-        """Rows that are nearest by their coarse form, rising.
+    ) -> tuple[IntArray, FloatArray]:
+        """Rows that are nearest by their coarse form, as (rows, cosines by it), falling.
 
         ``limit`` of them, or, by two bits a dimension, enough to hold nearly all of the nearest.
         """
@@ -220,17 +220,21 @@ class VectorIndex:
             settings["nprobe"] = max(1, round(self._index.nlist * _PROBED))
         limit = min(limit, self.count)
         if limit == 0:
-            return np.zeros(0, dtype=np.int32)
+            return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
         if among is not None:
             bits = np.packbits(among, bitorder="little")  # borrowed until the search is over
             settings["sel"] = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-        _, found = self._index.search(query[np.newaxis, :], limit, params=parameters(**settings))
-        return np.sort(found[0][found[0] >= 0]).astype(np.int32)  # FAISS pads with -1
+        (near,), (found,) = self._index.search(
+            query[np.newaxis, :], limit, params=parameters(**settings)
+        )
+        there = found >= 0  # FAISS pads with -1
+        return found[there].astype(np.int32), near[there]
 
-    def _few(self, query: FloatArray, limit: int, ids: IntArray) -> IntArray:
-        """The ``limit`` nearest of these rows, rising."""
-        order = np.argsort(-(self.rows(ids) @ query), kind="stable")[:limit]
-        return np.sort(ids[order])
+    def _few(self, query: FloatArray, limit: int, ids: IntArray) -> tuple[IntArray, FloatArray]:
+        """The ``limit`` nearest of these rows, as (rows, cosines), falling."""
+        cosines = self.rows(ids) @ query
+        order = np.argsort(-cosines, kind="stable")[:limit]
+        return ids[order], cosines[order]
 
 
 def _part(folder: Path, name: str, number: int) -> Path:

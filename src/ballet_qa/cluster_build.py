@@ -1,0 +1,214 @@
+"""Building a library on a Ray cluster (Moritz et al., 2018): the same files as on one machine.
+
+Ray Data reads the files that are new, splits them and embeds their texts wherever there is room, a
+block at a time; the vectors wait in a folder beside the shards. Then each shard is built by a task
+of its own, as any index is, its vectors taken from there. A task that fails is done again by Ray;
+the library's manifest is replaced when all is done.
+
+Every node sees the stories and the index under the same paths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import ray
+import ray.data
+
+from ballet_qa.build import BuildReport, embedded_texts, new_files
+from ballet_qa.corpus import Found, StoryFile, find_story_files, stories_of
+from ballet_qa.encoder import DEFAULT, load_encoder
+from ballet_qa.errors import LoadError, ServeError
+from ballet_qa.extraction import Extractor
+from ballet_qa.generation import build_lock
+from ballet_qa.parts import build_part, check_home, deal, join, part_folder
+from ballet_qa.types import Encoder, FloatArray
+
+_NAMESPACE = "ballet_qa"
+_STAGING = "staging"
+_FILES_A_BLOCK = 16
+_TEXTS_A_BATCH = 256
+_TRIES = 3
+_READER_CPUS = 0.5  # reading waits for the disk; there must be room beside the embedders
+
+
+def build_on_cluster(
+    stories: Sequence[str | Path] | str | Path,
+    index_dir: str | Path,
+    parts: int,
+    address: str,
+    *,
+    encoder: str = DEFAULT,
+) -> BuildReport:
+    """Bring a library of so many shards in step with the stories, on the cluster at ``address``.
+
+    Raises as `parts.build_library`, and ServeError when there is no cluster at that address.
+    """
+    given = [stories] if isinstance(stories, (str, Path)) else list(stories)
+    # A worker has a working directory of its own.
+    roots, home = [Path(root).resolve() for root in given], Path(index_dir).resolve()
+    found = find_story_files(roots)
+    dealt = deal(found, parts)
+    check_home(home)
+    with build_lock(home), connected(address):
+        staging = home / _STAGING
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            wanted = ray.get([_new.remote(home, *part, encoder) for part in dealt.items()])
+            _embed(dict(zip(dealt, wanted, strict=True)), staging, encoder)
+            built = ray.get(
+                [_build.remote(home, *part, roots, encoder, staging) for part in dealt.items()]
+            )
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return join(home, roots, dict(zip(dealt, built, strict=True)))
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Be connected to the cluster at ``address``; ``local`` begins one on this machine.
+
+    Raises ServeError when there is none.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(
+            address=address, namespace="ballet_qa", log_to_driver=False, logging_level=logging.ERROR
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ServeError(
+            f"no Ray cluster at {address!r} ({first}); begin one with: ray start --head"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@ray.remote(max_retries=_TRIES)
+def _new(home: Path, name: str, part: Found, encoder: str) -> tuple[StoryFile, ...]:
+    return new_files(part, part_folder(home, name), load_encoder(encoder))
+
+
+@ray.remote(max_retries=_TRIES)
+def _build(
+    home: Path, name: str, part: Found, roots: Sequence[Path], encoder: str, staging: Path
+) -> BuildReport:
+    staged = StagedVectors(load_encoder(encoder), staging / f"shard={name}")
+    return build_part(home, name, part, roots, staged)
+
+
+def _embed(wanted: Mapping[str, Sequence[StoryFile]], staging: Path, encoder: str) -> None:
+    """Embed what these files say, and leave the vectors in ``staging``, by shard."""
+    rows = [
+        # A path may be of bytes that are no text.
+        {"shard": name, "id": f.id, "path": os.fsencode(f.path).hex(), "shelf_id": f.shelf_id}
+        for name, files in wanted.items()
+        for f in files
+    ]
+    if not rows:
+        return
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
+    embedders = max(1, int(cpus) - 1)
+    blocks = min(len(rows), 1 + len(rows) // _FILES_A_BLOCK)
+    (
+        ray.data.from_items(rows, override_num_blocks=blocks)
+        .map_batches(_texts, batch_size=_FILES_A_BLOCK, num_cpus=_READER_CPUS)
+        .map_batches(
+            _Embedder,
+            fn_constructor_args=(encoder,),
+            batch_size=_TEXTS_A_BATCH,
+            num_cpus=1,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=embedders),
+        )
+        .write_parquet(str(staging), partition_cols=["shard"])
+    )
+
+
+def _texts(batch: Mapping[str, Any]) -> Iterator[dict[str, list[str]]]:
+    """All that is embedded of these files, a file at a time. One that is refused says nothing."""
+    with Extractor() as extractor:
+        for shard, id_, path, shelf_id in zip(
+            *(batch[name] for name in ("shard", "id", "path", "shelf_id")), strict=True
+        ):
+            file = StoryFile(str(id_), Path(os.fsdecode(bytes.fromhex(path))), str(shelf_id))
+            try:
+                stories = stories_of(file, extractor.extract(file.path))
+            except LoadError:  # the build that follows says so
+                continue
+            texts = dict.fromkeys(text for story in stories for text in embedded_texts(story))
+            yield {"shard": [str(shard)] * len(texts), "text": list(texts)}
+
+
+class _Embedder:
+    """Embeds batches of texts, on the cores that Ray gives it."""
+
+    def __init__(self, encoder: str) -> None:
+        self._encoder = load_encoder(encoder)
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        texts = [str(text) for text in batch["text"]]
+        vectors = self._encoder.encode_passages(texts)
+        return {
+            "shard": batch["shard"],
+            "key": np.array([_key(text) for text in texts], dtype=object),
+            "vector": np.array([row.astype("<f4").tobytes() for row in vectors], dtype=object),
+        }
+
+
+class StagedVectors:
+    """An encoder whose vectors were made before; what is not among them it embeds itself."""
+
+    def __init__(self, encoder: Encoder, folder: Path) -> None:
+        """``folder`` has the vectors as Parquet; it may be missing."""
+        self.name, self.fingerprint = encoder.name, encoder.fingerprint
+        self.dimension = encoder.dimension
+        self.encode_queries = encoder.encode_queries
+        self._encoder = encoder
+        self._rows: dict[bytes, int] = {}
+        self._vectors: FloatArray = np.zeros((0, self.dimension), dtype=np.float32)
+        files = sorted(folder.glob("*.parquet"))
+        if not files:
+            return
+        # Gathered in one file and mapped: a shard's vectors need not fit in memory.
+        gathered = folder / "vectors.f4"
+        with gathered.open("wb") as out:
+            for file in files:
+                for batch in pyarrow.parquet.ParquetFile(file).iter_batches(
+                    columns=["key", "vector"]
+                ):
+                    for key, vector in zip(*(column.to_pylist() for column in batch), strict=True):
+                        self._rows.setdefault(key, out.tell() // (4 * self.dimension))
+                        out.write(vector)
+        shape = (gathered.stat().st_size // (4 * self.dimension), self.dimension)
+        self._vectors = np.memmap(gathered, dtype="<f4", mode="r", shape=shape)
+
+    def encode_passages(self, texts: Sequence[str]) -> FloatArray:
+        """As `Encoder.encode_passages`."""
+        keys = [_key(text) for text in texts]
+        missing = [t for t, key in zip(texts, keys, strict=True) if key not in self._rows]
+        embedded = iter(self._encoder.encode_passages(missing) if missing else ())
+        made = np.empty((len(texts), self.dimension), dtype=np.float32)
+        for place, key in enumerate(keys):
+            row = self._rows.get(key)
+            made[place] = next(embedded) if row is None else self._vectors[row]
+        return made
+
+
+def _key(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8")).digest()[:16]

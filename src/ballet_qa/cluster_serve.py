@@ -1,0 +1,288 @@
+"""Serving a library from a Ray cluster: the same page and routes, shards, encoder and reader apart.
+
+Each shard, the encoder and the reader is a deployment of Ray Serve, which starts them anew where
+they fall, on another node if need be. The page asks them within a deadline and names, with the
+answer, who was silent. A new manifest is taken up between two questions, as on one machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from ballet_qa.answering import Answerer
+from ballet_qa.cluster_build import connected
+from ballet_qa.cross_encoder import Context, CrossEncoder, Judgement
+from ballet_qa.encoder import load_encoder
+from ballet_qa.errors import BalletQAError, ServeError, SilentError
+from ballet_qa.generation import Manifest
+from ballet_qa.index import Index, check_encoder
+from ballet_qa.library import Library
+from ballet_qa.reader import StoryReader
+from ballet_qa.retriever import Retriever
+from ballet_qa.server import Serving, create_app, opening_words
+from ballet_qa.settings import SETTINGS
+from ballet_qa.shards import (
+    Call,
+    ShardedIndex,
+    ShardEntry,
+    open_shard,
+    perform,
+    read_library,
+)
+from ballet_qa.types import Encoder, FloatArray
+
+_APP = "ballet_qa"
+_OPEN = 2  # generations of a shard: the live one, and the one before for questions under way
+_AT_ONCE = 16  # questions at a shard
+_BATCH_WAIT_S = 0.002
+_LOOK_S = 1.0  # between two looks, at the manifest and at each replica
+_CPUS = 0.1  # what Ray sets aside for a deployment: they share the cores, as threads do
+
+
+def run_on_cluster(
+    index_dir: str | Path, address: str, serving: Serving | None = None, replicas: int = 1
+) -> None:
+    """Serve until interrupted.
+
+    ``replicas`` is how many there are of each shard, of the encoder and of the reader. Raises
+    IndexMismatchError when there is no sound library, ServeError when there is no cluster, or for
+    what a cluster cannot do.
+    """
+    serving = serving or Serving()
+    if serving.allow_add or serving.mcp:
+        raise ServeError("on a cluster, --allow-add and --mcp are not served; leave them out")
+    home = Path(index_dir).resolve()
+    names = _names(home)
+    with connected(address):
+        serve.start(http_options={"host": serving.host, "port": serving.port})
+        try:
+            serve.run(application(home, serving, replicas), name=_APP, route_prefix="/")
+            print(opening_words(serving), flush=True)
+            while True:
+                time.sleep(_LOOK_S)
+                if _names(home) != names:  # the library has been dealt anew
+                    names = _names(home)
+                    serve.run(application(home, serving, replicas), name=_APP, route_prefix="/")
+        except KeyboardInterrupt:
+            pass
+        finally:
+            serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def application(home: Path, serving: Serving, replicas: int = 1) -> serve.Application:
+    """The page with all that it asks, as an application of Ray Serve."""
+
+    def deployed(kind: type, name: str, **options: Any) -> Any:
+        return serve.deployment(
+            kind,
+            name=name,
+            ray_actor_options={"num_cpus": _CPUS},
+            health_check_period_s=_LOOK_S,
+            health_check_timeout_s=SETTINGS.shard_seconds,
+            **options,
+        )
+
+    many: dict[str, Any] = {"num_replicas": replicas, "max_ongoing_requests": _AT_ONCE}
+    encoder = open_shard(home, read_library(home).shards[0]).manifest.encoder
+    page = deployed(serve.ingress()(Page), "page", max_ongoing_requests=SETTINGS.max_conversations)
+    bound: serve.Application = page.bind(
+        home,
+        serving,
+        {name: deployed(ShardKeeper, name, **many).bind(home, name) for name in _names(home)},
+        deployed(EncoderKeeper, "encoder", **many).bind(encoder),
+        deployed(ReaderKeeper, "reader", **many).bind(),
+    )
+    return bound
+
+
+class ShardKeeper:
+    """Keeps one shard open."""
+
+    def __init__(self, home: Path, name: str) -> None:
+        self._home = home
+        self._held: OrderedDict[str, Index] = OrderedDict()
+        self._lock = Lock()
+        for entry in read_library(home).shards:
+            if entry.name == name:
+                self._index(entry)
+
+    def manifest(self, entry: ShardEntry) -> Manifest:
+        """Open this generation, and say what it holds."""
+        return self._index(entry).manifest
+
+    def do(self, entry: ShardEntry, calls: Sequence[Call]) -> list[Any]:
+        """Do these calls on this generation."""
+        return perform(self._index(entry), calls)
+
+    def _index(self, entry: ShardEntry) -> Index:
+        with self._lock:
+            if entry.generation not in self._held:
+                self._held[entry.generation] = open_shard(self._home, entry)
+            self._held.move_to_end(entry.generation)
+            while len(self._held) > _OPEN:
+                self._held.popitem(last=False)
+            return self._held[entry.generation]
+
+
+class EncoderKeeper:
+    """Keeps the encoder loaded, and embeds the questions of a moment together."""
+
+    def __init__(self, name: str) -> None:
+        self._encoder = load_encoder(name)
+
+    def told(self) -> tuple[str, str, int]:
+        """Its name, fingerprint and dimension."""
+        return self._encoder.name, self._encoder.fingerprint, self._encoder.dimension
+
+    @serve.batch(max_batch_size=16, batch_wait_timeout_s=_BATCH_WAIT_S)
+    async def encode(self, texts: list[str]) -> list[FloatArray]:
+        """The vector of each question."""
+        return list(await asyncio.to_thread(self._encoder.encode_queries, texts))
+
+
+class ReaderKeeper:
+    """Keeps the reader's network loaded."""
+
+    def __init__(self) -> None:
+        self._network = CrossEncoder.loading()
+
+    @serve.batch(max_batch_size=8, batch_wait_timeout_s=_BATCH_WAIT_S)
+    async def judge(self, asked: list[tuple[str, list[Context]]]) -> list[list[Judgement]]:
+        """As `CrossEncoder.judge`, for each question with its passages."""
+
+        def judged() -> list[list[Judgement]]:
+            return [self._network.judge(question, contexts) for question, contexts in asked]
+
+        return await asyncio.to_thread(judged)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptShard:
+    """A shard in a deployment, as `shards.Shard` has it."""
+
+    name: str
+    manifest: Manifest
+    entry: ShardEntry
+    handle: DeploymentHandle[Any]
+
+    def begin(self, calls: Sequence[Call]) -> Callable[[], list[Any]]:
+        """As `Shard.begin`."""
+        return answered(self.name, SETTINGS.shard_seconds, self.handle.do, self.entry, calls)
+
+
+class KeptEncoder:
+    """The encoder in its deployment."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+        told = answered("the encoder", SETTINGS.model_seconds, handle.told)()
+        self.name, self.fingerprint, self.dimension = told
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        """As `Encoder.encode_queries`."""
+        encode = self._handle.encode
+        begun = [answered("the encoder", SETTINGS.model_seconds, encode, text) for text in texts]
+        return np.stack([wait() for wait in begun])
+
+    def encode_passages(self, texts: Sequence[str]) -> FloatArray:
+        """As `Encoder.encode_passages`."""
+        return self.encode_queries(texts)
+
+
+class KeptReader:
+    """The reader's network in its deployment."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+
+    def judge(self, question: str, contexts: Sequence[Context]) -> list[Judgement]:
+        """As `CrossEncoder.judge`."""
+        asked = question, list(contexts)
+        wait = answered("the reader", SETTINGS.model_seconds, self._handle.judge, asked)
+        judged: list[Judgement] = wait()
+        return judged
+
+
+def answered(name: str, seconds: float, method: Any, *given: Any) -> Callable[[], Any]:
+    """Begin a call of a deployment's method; what is given waits for the answer.
+
+    Then it raises SilentError when there is none in time. A replica that falls is not waited for:
+    another is asked, once, in the time that is left.
+    """
+    until = time.monotonic() + seconds
+    begun = method.remote(*given)
+
+    def wait() -> Any:
+        try:
+            try:
+                return begun.result(timeout_s=max(0.0, until - time.monotonic()))
+            except RayActorError:
+                return method.remote(*given).result(timeout_s=max(0.0, until - time.monotonic()))
+        except RayTaskError as error:
+            if isinstance(error.cause, BalletQAError):
+                raise error.cause from error
+            raise
+        except (TimeoutError, RayActorError, RayServeException) as error:
+            raise SilentError(f"{name} does not answer; ask again in a moment") from error
+
+    return wait
+
+
+class Page:
+    """The page and the routes, over what the deployments keep."""
+
+    def __init__(
+        self,
+        home: Path,
+        serving: Serving,
+        shards: Mapping[str, DeploymentHandle[Any]],
+        encoder: DeploymentHandle[Any],
+        reader: DeploymentHandle[Any],
+    ) -> None:
+        self._home, self._serving = home, serving
+        self._shards, self._encoder, self._reader = shards, encoder, reader
+
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        """What Ray Serve asks for once the replica is there."""
+        return await asyncio.to_thread(self._app)
+
+    def _app(self) -> FastAPI:
+        return create_app(Library(self._home, opened=self._opened), self._serving)
+
+    def _opened(self, encoder: Encoder | None) -> Answerer:
+        """An answerer of the live manifest."""
+        encoder = encoder or KeptEncoder(self._encoder)
+        entries = read_library(self._home).shards
+        if not all(entry.name in self._shards for entry in entries):
+            raise ServeError("the library has other shards now; they are being deployed")
+        begun = [
+            answered(entry.name, SETTINGS.model_seconds, self._shards[entry.name].manifest, entry)
+            for entry in entries
+        ]
+        index = ShardedIndex(
+            [
+                KeptShard(entry.name, wait(), entry, self._shards[entry.name])
+                for entry, wait in zip(entries, begun, strict=True)
+            ]
+        )
+        check_encoder(index.manifest, encoder, self._home)
+        retriever = Retriever(index, encoder)
+        return Answerer(retriever, StoryReader(index, encoder, KeptReader(self._reader)))
+
+
+def _names(home: Path) -> list[str]:
+    return [entry.name for entry in read_library(home).shards]
