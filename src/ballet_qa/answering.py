@@ -12,13 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ballet_qa.cross_encoder import CrossEncoder
-from ballet_qa.errors import SilentError
 from ballet_qa.index import QuestionName
 from ballet_qa.names import people_named
 from ballet_qa.reader import READER_NAME, StoryReader
 from ballet_qa.retriever import Retriever, check_query
 from ballet_qa.settings import SETTINGS
-from ballet_qa.shards import AnyIndex
+from ballet_qa.shards import AnyIndex, heard
 from ballet_qa.types import (
     Answer,
     Citation,
@@ -73,16 +72,8 @@ class Answerer:
         question, UnknownStoryError on an unknown id, SilentError when no shard answers.
         """
         check_query(question, top_k)
-        with self.index.listening() as silent:
-            while True:
-                known = len(silent)
-                try:
-                    answer = self._answered(question, top_k, stories)
-                except SilentError:
-                    if len(silent) == known:
-                        raise
-                else:
-                    return replace(answer, partial=tuple(sorted(silent)))
+        answer, silent = heard(self.index, lambda: self._answered(question, top_k, stories))
+        return replace(answer, partial=silent)
 
     def _answered(self, question: str, top_k: int, stories: Sequence[str] | None) -> Answer:
         rows = None if stories is None else self.index.story_rows(stories)

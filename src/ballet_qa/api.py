@@ -14,14 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ballet_qa import render
 from ballet_qa.conversation import answer_next
-from ballet_qa.errors import BalletQAError, QuestionError, UnknownStoryError
+from ballet_qa.errors import BalletQAError, QuestionError, SilentError, UnknownStoryError
 from ballet_qa.followups import Turn
 from ballet_qa.guard import error_form
 from ballet_qa.library import Library
 from ballet_qa.settings import SETTINGS
+from ballet_qa.shards import heard
 from ballet_qa.types import Reason, Scorer, Status
 
-_STATUS = {QuestionError: 422, UnknownStoryError: 404}
+_STATUS = {QuestionError: 422, UnknownStoryError: 404, SilentError: 503}
 _MOST_STORIES = 1000
 _MOST_TURNS = 50
 
@@ -120,6 +121,7 @@ class SearchForm(BaseModel):
 
     query: str
     hits: list[HitForm]
+    partial: list[str] | None = None
 
 
 class StoryForm(StoryName):
@@ -170,7 +172,7 @@ _WRONG: dict[int | str, dict[str, Any]] = {
         404: "No such story.",
         413: "The request is too large.",
         422: "The question or a limit is out of range.",
-        503: "Too many questions are waiting.",
+        503: "Too many questions are waiting, or a part of the cluster is silent.",
     }.items()
 }
 Stories = Annotated[list[str] | None, Query(description="Ids; only these stories are asked.")]
@@ -200,8 +202,10 @@ def add_routes(app: FastAPI, library: Library) -> None:
     def search(body: SearchBody) -> dict[str, Any]:
         answerer = library.answerer()
         find = answerer.rerank if body.rerank else answerer.retriever.search
-        hits = find(body.query, body.top_k, stories=body.stories)
-        return render.search_json(body.query, hits)
+        hits, silent = heard(
+            answerer.index, lambda: find(body.query, body.top_k, stories=body.stories)
+        )
+        return render.search_json(body.query, hits, silent)
 
     @routes.get("/search", response_model=SearchForm, **lean)
     def search_by_address(

@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import shutil
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet
+
+# Read when Ray is imported: what goes wrong is said by us, in one line.
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+
 import ray
 import ray.data
 
@@ -38,6 +43,7 @@ _STAGING = "staging"
 _FILES_A_BLOCK = 16
 _TEXTS_A_BATCH = 256
 _TRIES = 3
+_LOOK_S = 5.0
 _READER_CPUS = 0.5  # reading waits for the disk; there must be room beside the embedders
 
 
@@ -83,18 +89,27 @@ def connected(address: str) -> Iterator[None]:
         yield
         return
     try:
+        _look(address)
         ray.init(
             address=address, namespace="ballet_qa", log_to_driver=False, logging_level=logging.ERROR
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ServeError(
-            f"no Ray cluster at {address!r} ({first}); begin one with: ray start --head"
+            f"no Ray cluster at {address!r} ({first}); begin one with `ray start --head`, and if "
+            "it wants a token, set RAY_AUTH_MODE=token"
         ) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _look(address: str) -> None:
+    """Raise OSError when nobody listens there: Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), _LOOK_S).close()
 
 
 @ray.remote(max_retries=_TRIES)

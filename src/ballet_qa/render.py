@@ -43,9 +43,10 @@ def hit_json(hit: Hit) -> dict[str, Any]:
     return form | ({"also_in": list(hit.also_in)} if hit.also_in else {})
 
 
-def search_json(query: str, hits: Sequence[Hit]) -> dict[str, Any]:
-    """What ``search --json`` prints."""
-    return {"query": query, "hits": [hit_json(hit) for hit in hits]}
+def search_json(query: str, hits: Sequence[Hit], partial: Sequence[str] = ()) -> dict[str, Any]:
+    """What ``search --json`` prints; ``partial`` only where a shard did not answer."""
+    form: dict[str, Any] = {"query": query, "hits": [hit_json(hit) for hit in hits]}
+    return form | ({"partial": list(partial)} if partial else {})
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:
@@ -129,10 +130,11 @@ def whole_story_json(index: AnyIndex, story_id: str) -> dict[str, Any]:
 
 def headline(answer: Answer) -> str:
     """What is to be said before the quotes: how many fit, why nothing is said, who is missing."""
-    parts = [_verdict(answer)]
-    if answer.partial:
-        parts.append(f"Not all stories were asked: {_listed(answer.partial)} did not answer.")
-    return " ".join(part for part in parts if part)
+    return " ".join(part for part in (_verdict(answer), _missing(answer.partial)) if part)
+
+
+def _missing(shards: Sequence[str]) -> str:
+    return f"Not all stories were asked: {_listed(shards)} did not answer." if shards else ""
 
 
 def _verdict(answer: Answer) -> str:
@@ -295,7 +297,7 @@ def cards_html(turns: Sequence[Answer], beside: Callable[[Passage], tuple[str, s
     return _html().get_template("cards.html").render(groups=groups)
 
 
-def search_html(line: str, matches: Sequence[Match]) -> str:
+def search_html(line: str, matches: Sequence[Match], partial: Sequence[str] = ()) -> str:
     """What a search found: the nearest sentence marked, the words in common in bold."""
     cards = []
     for match in matches:
@@ -303,7 +305,11 @@ def search_html(line: str, matches: Sequence[Match]) -> str:
         bold = (*match.words, *match.phrases)
         text = marked(passage.text, passage.start, [match.nearest], bold)
         cards.append((match.hit, text, match.shared, bool(match.phrases)))
-    return _html().get_template("search.html").render(line=line, cards=cards)
+    return (
+        _html()
+        .get_template("search.html")
+        .render(line=line, cards=cards, missing=_missing(partial))
+    )
 
 
 def shelf_html(leaf: Leaf) -> str:

@@ -549,6 +549,22 @@ AnyIndex: TypeAlias = Index | ShardedIndex
 AnyTexts: TypeAlias = Texts | ShardedTexts
 
 
+def heard(index: AnyIndex, ask: Callable[[], _Said]) -> tuple[_Said, tuple[str, ...]]:
+    """What ``ask`` gives, and the names of the shards that were silent.
+
+    It is asked again without a shard that falls silent midway. Raises SilentError when no shard
+    answers, or what is asked cannot be known without those that do not.
+    """
+    with index.listening() as silent:
+        while True:
+            known = len(silent)
+            try:
+                return ask(), tuple(sorted(silent))
+            except SilentError:
+                if len(silent) == known:
+                    raise
+
+
 def open_index(index_dir: str | Path) -> AnyIndex:
     """The index in ``index_dir``, whole or in shards. Raises as `Index.open` does."""
     if (Path(index_dir) / LIBRARY).is_file():

@@ -47,6 +47,7 @@ from ballet_qa.errors import BalletQAError
 from ballet_qa.library import Library
 from ballet_qa.matches import find_matches
 from ballet_qa.settings import SETTINGS
+from ballet_qa.shards import heard
 from ballet_qa.types import Answer, Span
 
 _TELL_WHAT_WAS_CLICKED = """
@@ -339,10 +340,11 @@ class Room:
     def search(self, line: str) -> str:
         """What a search line finds; what is wrong with it is said."""
         try:
-            matches = find_matches(self._library.answerer().retriever, line, _FOUND)
+            retriever = self._library.answerer().retriever
+            found = heard(retriever.index, lambda: find_matches(retriever, line, _FOUND))
         except BalletQAError as error:
             return render.page_html("error.html", error=str(error))
-        return render.search_html(line, matches)
+        return render.search_html(line, *found)
 
     def books(self, wanted: str) -> str:
         """The stories whose title, id or people hold what is wanted."""
@@ -380,8 +382,9 @@ class Room:
     ) -> dict[str, Any]:
         """The hits, as ``ballet-qa search --json`` prints them."""
         with _told_to_client():
-            hits = self._library.answerer().retriever.search(query, top_k, stories or None)
-        return render.search_json(query, hits)
+            retriever = self._library.answerer().retriever
+            found = heard(retriever.index, lambda: retriever.search(query, top_k, stories or None))
+        return render.search_json(query, *found)
 
     def _answer(self, question: str, before: Sequence[Answer], stories: Sequence[str]) -> Answer:
         turns = [turn_of(answer) for answer in before]
