@@ -44,7 +44,8 @@ _FILES_A_BLOCK = 16
 _TEXTS_A_BATCH = 256
 _TRIES = 3
 _LOOK_S = 5.0
-_READER_CPUS = 0.5  # reading waits for the disk; there must be room beside the embedders
+# All three go on at once, even where there is one core: reading and writing wait for embedding.
+_EMBEDDER_CPUS, _BESIDE_CPUS = 0.5, 0.25
 
 
 def build_on_cluster(
@@ -139,19 +140,21 @@ def _embed(wanted: Mapping[str, Sequence[StoryFile]], staging: Path, encoder: st
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
-    embedders = max(1, int(cpus) - 1)
+    embedders = max(1, int(cpus))
     blocks = min(len(rows), 1 + len(rows) // _FILES_A_BLOCK)
     (
         ray.data.from_items(rows, override_num_blocks=blocks)
-        .map_batches(_texts, batch_size=_FILES_A_BLOCK, num_cpus=_READER_CPUS)
+        .map_batches(_texts, batch_size=_FILES_A_BLOCK, num_cpus=_BESIDE_CPUS)
         .map_batches(
             _Embedder,
             fn_constructor_args=(encoder,),
             batch_size=_TEXTS_A_BATCH,
-            num_cpus=1,
+            num_cpus=_EMBEDDER_CPUS,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=embedders),
         )
-        .write_parquet(str(staging), partition_cols=["shard"])
+        .write_parquet(
+            str(staging), partition_cols=["shard"], ray_remote_args={"num_cpus": _BESIDE_CPUS}
+        )
     )
 
 
