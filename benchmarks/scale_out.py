@@ -55,6 +55,7 @@ class Node:
         self.name, self.address = f"bq-node-{number}", f"{NET}.{10 + number}"
         self._core = str(number % (os.cpu_count() or 1))
         inside, outside = f"bq-in-{number}", f"bq-out-{number}"
+        self._outside = outside
         run("ip", "netns", "add", self.name)
         run("ip", "link", "add", outside, "type", "veth", "peer", "name", inside)
         run("ip", "link", "set", outside, "master", BRIDGE, "up")
@@ -82,6 +83,7 @@ class Node:
 
     def remove(self) -> None:
         self.kill()
+        run("ip", "link", "del", self._outside, check=False)
         run("ip", "netns", "del", self.name, check=False)
 
 
@@ -179,8 +181,11 @@ def main() -> None:
     lines = (options.stories / "questions.jsonl").read_text("utf-8").splitlines()
     asked = [json.loads(line)["question"] for line in lines]
     questions = asked[:: max(1, len(asked) // QUESTIONS)][:QUESTIONS]
-    results: dict[str, Any] = {"nodes": {}, "circumstances": circumstances((*PACKAGES, "ray"))}
     file = Path(__file__).parent / "results" / "scale_out.json"
+    results: dict[str, Any] = {"nodes": {}}
+    if file.exists():
+        results = json.loads(file.read_text("utf-8"))
+    results["circumstances"] = circumstances((*PACKAGES, "ray"))
     for count in options.nodes:
         with cluster(count) as nodes, tempfile.TemporaryDirectory() as folder:
             head, home = nodes[0], Path(folder, "library")

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ballet_qa.answering import Answerer
+from ballet_qa.api import add_routes
 from ballet_qa.build import build_index
 from ballet_qa.catalogue import Catalogue
 from ballet_qa.corpus import find_story_files
@@ -36,6 +39,7 @@ from ballet_qa.shards import (
 )
 from ballet_qa.terms import Statistics, TermIndex, TermsWriter
 from ballet_qa.types import Encoder, Hit
+from ballet_qa.ui import Room
 from conftest import IVANOV, ROCHE, SEEDS, WordEncoder
 
 QUESTIONS = [
@@ -253,6 +257,29 @@ def test_a_shard_that_falls_silent_midway_is_left_out_from_the_start(
         told_of = {hit.passage.story_id for hit in answer.hits}
         assert (shard.name in answer.partial) == (said >= number)
         assert not answer.partial or not missing & told_of
+
+
+def test_the_page_and_the_routes_say_who_was_silent(
+    muted: tuple[Answerer, dict[str, Mute]], library: Path
+) -> None:
+    answerer, shards = muted
+    home = Library(library, opened=lambda _: answerer)
+    room, app = Room(home), FastAPI()
+    add_routes(app, home)
+    shard = next(s for s in shards.values() if s.manifest.stories)
+    shard.silent = True
+    *_, shown = room.ask("Who bows to the snow?", [], [])
+    words = f"Not all stories were asked: {shard.name} did not answer."
+    assert words in shown[0]
+    assert words in room.search("a bow to nobody")
+    with TestClient(app) as client:
+        said = client.get("/api/search", params={"query": "a bow in a forest"})
+        assert (said.status_code, said.json()["partial"]) == (200, [shard.name])
+        for one in shards.values():
+            one.silent = True
+        said = client.get("/api/search", params={"query": "another bow"})
+        assert said.status_code == 503
+        assert "does not answer" in said.json()["error"]["message"]
 
 
 def test_when_nobody_answers_that_is_said(muted: tuple[Answerer, dict[str, Mute]]) -> None:

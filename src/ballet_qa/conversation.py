@@ -14,6 +14,7 @@ from ballet_qa.answering import Answerer
 from ballet_qa.followups import Turn, completed
 from ballet_qa.passages import sentence_spans
 from ballet_qa.settings import SETTINGS
+from ballet_qa.shards import heard
 from ballet_qa.types import Answer
 from ballet_qa.words import fold, stem
 
@@ -34,6 +35,19 @@ def answer_next(
     ``stories`` are as in `Answerer.answer`; without them, a completed question is asked of the one
     story that answered last, named in `Answer.within`, then of all. Raises what it raises.
     """
+    answer, silent = heard(
+        answerer.index, lambda: _answered_next(answerer, question, before, top_k, stories)
+    )
+    return replace(answer, partial=silent)
+
+
+def _answered_next(
+    answerer: Answerer,
+    question: str,
+    before: Sequence[Turn],
+    top_k: int,
+    stories: Sequence[str] | None,
+) -> Answer:
     cast = _Cast(answerer)
     asked = completed(question, before, cast.fits, cast.namesakes)
     if asked is None or len(asked) > SETTINGS.max_question_chars:

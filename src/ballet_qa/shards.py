@@ -53,7 +53,7 @@ _Said = TypeVar("_Said")
 # Answers to these are kept: short, and asked for again and again.
 _KEPT = 20_000
 _NOT_KEPT = {"found", "described", "leaves", "terms.holding"}
-_NOT_KEPT |= {"texts.story", "texts.passages_of", "texts.filed_catalogue"}
+_NOT_KEPT |= {"texts.story", "texts.passages_of"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,33 +181,27 @@ class _Shards:
 
         Raises SilentError when nobody is listening for which do not, or none does.
         """
-        said: dict[int, list[Any]] = {}
-        begun: dict[int, tuple[list[Call], Callable[[], list[Any]]]] = {}
+        begun: dict[int, tuple[list[int], Callable[[], list[Any]]]] = {}
         for number, wanted in calls.items():
-            if self._is_silent(number):
-                continue
-            new = [call for call in wanted if not self._has(number, call)]
-            if new:
-                begun[number] = new, self.shards[number].begin(new)
-            else:
-                said[number] = []
-        fresh: dict[tuple[int, int], Any] = {}
+            if not self._is_silent(number):
+                new = [place for place, call in enumerate(wanted) if not self._has(number, call)]
+                ask = self.shards[number].begin([wanted[place] for place in new]) if new else list
+                begun[number] = new, ask
+        said: dict[int, list[Any]] = {}
         for number, (new, wait) in begun.items():
             try:
-                results = wait()
+                fresh = dict(zip(new, wait(), strict=True))
             except SilentError:
                 self._mark(number)
                 continue
-            said[number] = []
-            for call, result in zip(new, results, strict=True):
-                fresh[number, id(call)] = result
-                self.keep(number, call, result)
+            for place, result in fresh.items():
+                self.keep(number, calls[number][place], result)
+            said[number] = [
+                fresh[place] if place in fresh else self._recalled(number, call)
+                for place, call in enumerate(calls[number])
+            ]
         if calls and not said:
             raise self._silence(*calls)
-        for number, results in said.items():
-            for call in calls[number]:
-                key = number, id(call)
-                results.append(fresh[key] if key in fresh else self._recalled(number, call))
         return said
 
     def keep(self, number: int, call: Call, said: Any) -> None:
@@ -293,8 +287,12 @@ class ShardedIndex:
 
     @contextmanager
     def listening(self) -> Iterator[set[str]]:
-        """The names of the shards that do not answer meanwhile; they are not asked again."""
-        silent: set[str] = set()
+        """The names of the shards that do not answer meanwhile; they are not asked again.
+
+        Within another, it is that one's.
+        """
+        listening = _silent.get()
+        silent = set() if listening is None else listening
         token = _silent.set(silent)
         try:
             yield silent
