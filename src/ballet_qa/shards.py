@@ -125,6 +125,9 @@ def leaves(index: Index, rows: Sequence[int]) -> list[tuple[Call, Any]]:
         told += [("texts.sentences", (near,)) for near in around if near <= row]
         told += [(f"texts.{name}", (story,)) for name in ("title", "sections", "passage_rows")]
         told += [("texts.story_of", (row,)), ("texts.digest", (row,))]
+        passage = index.texts.passage(row)
+        told += [("texts.beside", (passage,)), ("texts.story_row", (passage.story_id,))]
+        told += [("texts.passage_row", (passage.id,))]
         told += [("texts.sentence_rows", (row,)), ("sentence_vectors.block", sentences)]
         calls.update(dict.fromkeys(told))
     return list(zip(calls, perform(index, list(calls)), strict=True))
@@ -212,6 +215,12 @@ class _Shards:
             self._kept[number, call] = said
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
+
+    def before(self, call: Call) -> dict[int, Any]:
+        """What shards said to this call before."""
+        with self._lock:
+            numbers = [n for n in range(len(self.shards)) if (n, call) in self._kept]
+            return {number: self._kept[number, call] for number in numbers}
 
     def story_set(self, name: str, word: str) -> frozenset[int]:
         """The rows of stories that the shards name."""
@@ -372,7 +381,11 @@ class ShardedTexts:
 
     def story_row(self, story_id: str) -> int | None:
         """As `Texts.story_row`. Raises SilentError where a silent shard may have it."""
-        for number, row in self._shards.all("texts.story_row", story_id).items():
+        call: Call = "texts.story_row", (story_id,)
+        said = self._shards.before(call)  # mostly it is known, and the others need not be asked
+        if all(row is None for row in said.values()):
+            said = self._shards.all("texts.story_row", story_id)
+        for number, row in said.items():
             if row is not None:
                 return int(row + self._shards.stories[number])
         if self._shards.any_silent():

@@ -43,12 +43,12 @@ from ballet_qa.adding import Added, Shelf
 from ballet_qa.answering import example_questions
 from ballet_qa.catalogue import Catalogue
 from ballet_qa.conversation import answer_next, turn_of
-from ballet_qa.errors import BalletQAError
+from ballet_qa.errors import BalletQAError, SilentError
 from ballet_qa.library import Library
 from ballet_qa.matches import find_matches
 from ballet_qa.settings import SETTINGS
 from ballet_qa.shards import heard
-from ballet_qa.types import Answer, Span
+from ballet_qa.types import Answer, Passage, Span
 
 _TELL_WHAT_WAS_CLICKED = """
 element.addEventListener('click', (event) => {
@@ -386,6 +386,19 @@ class Room:
             found = heard(retriever.index, lambda: retriever.search(query, top_k, stories or None))
         return render.search_json(query, *found)
 
+    def _cards(self, turns: Sequence[Answer]) -> str:
+        """The passages of the answers; while its shard is silent, one stands alone."""
+        index = self._library.answerer().index
+
+        def beside(passage: Passage) -> tuple[str, str]:
+            try:
+                return index.texts.beside(passage)
+            except SilentError:
+                return "", ""
+
+        with index.listening():
+            return render.cards_html(turns, beside)
+
     def _answer(self, question: str, before: Sequence[Answer], stories: Sequence[str]) -> Answer:
         turns = [turn_of(answer) for answer in before]
         return answer_next(self._library.answerer(), question, turns, stories=stories or None)
@@ -400,7 +413,7 @@ class Room:
         """The page with this conversation; without ``box``, what is being typed is left alone."""
         return (
             self.conversation(turns, error),
-            render.cards_html(turns, self._library.answerer().index.texts.beside),
+            self._cards(turns),
             turns,
             gr.skip() if box is None else box,
             gr.Row(visible=not turns),
