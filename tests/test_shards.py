@@ -22,7 +22,13 @@ from ballet_qa.build import build_index
 from ballet_qa.catalogue import Catalogue
 from ballet_qa.corpus import find_story_files
 from ballet_qa.doctor import examine
-from ballet_qa.errors import IndexMismatchError, SilentError, StorageError, StoriesError
+from ballet_qa.errors import (
+    BalletQAError,
+    IndexMismatchError,
+    SilentError,
+    StorageError,
+    StoriesError,
+)
 from ballet_qa.library import Library
 from ballet_qa.matches import find_matches
 from ballet_qa.parts import build_library, deal
@@ -319,6 +325,29 @@ def test_a_change_touches_one_shard_and_is_live_at_once(
     assert build_library(shelf, home, 3, encoder=words).embedded == 0
     assert {entry.name: entry for entry in read_library(home).shards} == after
     assert all(c.problem is None for s in (home / "shards").iterdir() for c in examine(s, words))
+
+
+def test_a_manifest_whose_shards_are_silent_is_tried_again(
+    shelf: Path, tmp_path: Path, words: WordEncoder
+) -> None:
+    home = tmp_path / "library"
+    build_library(shelf, home, 2, encoder=words)
+    errors: list[BalletQAError] = []
+
+    def opened(encoder: Encoder | None) -> Answerer:
+        if errors:
+            raise errors.pop()
+        return Answerer.load(home, encoder or words)
+
+    library = Library(home, opened=opened)
+    (shelf / "lake.txt").write_text("A swan on the lake.\n", "utf-8")
+    build_library(shelf, home, 2, encoder=words)
+    errors.append(SilentError("shard-0-of-2 does not answer"))
+    assert [library.answerer().index.manifest.stories for _ in range(2)] == [2, 3]
+    (shelf / "late.txt").write_text("A pig.\n", "utf-8")
+    build_library(shelf, home, 2, encoder=words)
+    errors.append(IndexMismatchError("damaged"))
+    assert [library.answerer().index.manifest.stories for _ in range(2)] == [3, 3]
 
 
 def test_a_build_that_fails_leaves_the_library_as_it_was(

@@ -8,6 +8,7 @@ answer, who was silent. A new manifest is taken up between two questions, as on 
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -67,6 +68,7 @@ def run_on_cluster(
         raise ServeError("on a cluster, --allow-add and --mcp are not served; leave them out")
     home = Path(index_dir).resolve()
     names = _names(home)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what serves would outlive us
     with connected(address):
         serve.start(http_options={"host": serving.host, "port": serving.port})
         try:

@@ -14,7 +14,7 @@ from threading import Lock
 
 from ballet_qa.answering import Answerer
 from ballet_qa.cross_encoder import CrossEncoder
-from ballet_qa.errors import BalletQAError
+from ballet_qa.errors import BalletQAError, SilentError
 from ballet_qa.generation import LIVE
 from ballet_qa.reader import StoryReader
 from ballet_qa.retriever import Retriever
@@ -49,14 +49,17 @@ class Library:
         """The answerer of the live generation.
 
         One that cannot be opened is not moved to: the one before goes on answering, and the log
-        says why.
+        says why. Where a part of a cluster was silent, it is tried again.
         """
-        if self._stamp() == self._seen or not self._opening.acquire(blocking=False):
+        stamp = self._stamp()
+        if stamp == self._seen or not self._opening.acquire(blocking=False):
             return self._answerer  # somebody else is opening it; the old one answers meanwhile
         try:
-            self._seen = self._stamp()
             self._answerer = self._opened(self._answerer.retriever.encoder)
+            self._seen = stamp
         except BalletQAError as error:
+            if not isinstance(error, SilentError):
+                self._seen = stamp
             _log.warning("staying with the index of %s: %s", self._built(), error)
         finally:
             self._opening.release()
