@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -105,7 +104,7 @@ def cluster(stories: Path) -> Iterator[Cluster]:
             assert serving.stdout is not None
             assert "is open at" in serving.stdout.readline()
             yield made
-            serving.send_signal(signal.SIGINT)
+            serving.terminate()
     finally:
         subprocess.run([*RAY, "stop", "--force"], capture_output=True, check=False)
 

@@ -68,8 +68,9 @@ def run_on_cluster(
         raise ServeError("on a cluster, --allow-add and --mcp are not served; leave them out")
     home = Path(index_dir).resolve()
     names = _names(home)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what serves would outlive us
     with connected(address):
+        # As Ctrl-C: what serves would outlive us. After Ray, which has a handler of its own.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         serve.start(http_options={"host": serving.host, "port": serving.port})
         try:
             serve.run(application(home, serving, replicas), name=_APP, route_prefix="/")
