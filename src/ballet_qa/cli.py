@@ -147,12 +147,13 @@ def build(
     if watch and dry_run:
         raise typer.BadParameter("--watch builds; leave --dry-run out")
     roots = stories or [Path(SETTINGS.stories)]
-    if ray is not None or shards is not None or _shards_of(index):
+    shards = shards or len(_shard_folders(index))
+    if ray is not None or shards:
         if watch or dry_run or rebuild or vectors:
             raise typer.BadParameter(
                 "of a library in shards there is no --watch, --dry-run, --rebuild or --vectors"
             )
-        if _build_shards(roots, index, shards or _shards_of(index) or 1, encoder, ray):
+        if _build_shards(roots, index, shards or 1, encoder, ray):
             raise typer.Exit(1)
         return
     chosen = None if dry_run else load_encoder(encoder, online=encoder != SETTINGS.encoder)
@@ -163,16 +164,12 @@ def build(
         raise typer.Exit(1)
 
 
-def _shards_of(index: Path) -> int:
-    """How many shards the library there is in, 0 if it is none."""
-    from ballet_qa.shards import LIBRARY, read_library
-
-    return len(read_library(index).shards) if (index / LIBRARY).exists() else 0
-
-
 def _shard_folders(index: Path) -> list[Path]:
-    from ballet_qa.shards import SHARDS, read_library
+    """The folders of the shards that the library there is in, none if it is whole."""
+    from ballet_qa.shards import LIBRARY, SHARDS, read_library
 
+    if not (index / LIBRARY).exists():
+        return []
     return [index / SHARDS / entry.name for entry in read_library(index).shards]
 
 
@@ -396,10 +393,11 @@ def doctor(
     from ballet_qa.doctor import examine
     from ballet_qa.doctor import repair as mend
 
-    if _shards_of(index):
+    shards = _shard_folders(index)
+    if shards:
         if repair:
             raise typer.BadParameter("a library in shards is mended by building it again")
-        if not _print_checks(check for home in _shard_folders(index) for check in examine(home)):
+        if not _print_checks(check for home in shards for check in examine(home)):
             raise typer.Exit(3)
         return
     if _print_checks(examine(index)):

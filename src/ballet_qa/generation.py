@@ -238,12 +238,17 @@ def publish(part: Path, manifest: Manifest, kept: str | None = None) -> Path:
 
 def make_live(folder: Path) -> None:
     """Point to this finished generation, by a rename."""
-    index_dir = folder.parent.parent
-    pointer = index_dir / f"{LIVE}.part"
-    pointer.write_text(f"{folder.name} {sha256_of(folder / _MANIFEST)}\n", "utf-8")
-    _fsync(pointer)
-    pointer.replace(index_dir / LIVE)
-    _fsync(index_dir)
+    pointer = folder.parent.parent / LIVE
+    replace_file(pointer, f"{folder.name} {sha256_of(folder / _MANIFEST)}\n")
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Put this text in the place of a file, whole or not at all, whatever fails."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, "utf-8")
+    _fsync(part)
+    part.replace(path)
+    _fsync(path.parent)
 
 
 def finished_generations(index_dir: Path) -> list[Path]:

@@ -12,7 +12,6 @@ one index of all its stories would.
 from __future__ import annotations
 
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ballet_qa.errors import IndexMismatchError, SilentError
-from ballet_qa.generation import Manifest, build_command, sha256_of
+from ballet_qa.generation import Manifest, build_command, replace_file, sha256_of
 from ballet_qa.index import (
     WANTED,
     Described,
@@ -129,6 +128,7 @@ def leaves(index: Index, rows: Sequence[int]) -> list[tuple[Call, Any]]:
         told += [("texts.beside", (passage,)), ("texts.story_row", (passage.story_id,))]
         told += [("texts.passage_row", (passage.id,))]
         told += [("texts.sentence_rows", (row,)), ("sentence_vectors.block", sentences)]
+        told += [("passage_vectors.block", (row, row + 1))]
         calls.update(dict.fromkeys(told))
     return list(zip(calls, perform(index, list(calls)), strict=True))
 
@@ -614,12 +614,7 @@ def read_library(index_dir: Path) -> LibraryManifest:
 
 def write_library(index_dir: Path, manifest: LibraryManifest) -> None:
     """Make this the live manifest, by a rename."""
-    part = index_dir / f"{LIBRARY}.part"
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(asdict(manifest), file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(index_dir / LIBRARY)
+    replace_file(index_dir / LIBRARY, json.dumps(asdict(manifest), indent=1, sort_keys=True))
 
 
 def _best_of(lists: Sequence[Found], most: int) -> IntArray:
