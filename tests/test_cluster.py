@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,19 @@ OURS = os.environ | {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is brought from a URL goes to a folder of the tests."""
+    OURS["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """A cluster of one node: its address, and the port of its page."""
 
     address: str
     port: int
-    home: Path
+    home: str
 
     def get(self, path: str, body: object = None) -> Any:
         """What the page's server says."""
@@ -54,7 +60,7 @@ class Cluster:
     def build(self, *more: str) -> subprocess.CompletedProcess[str]:
         """Build on the cluster."""
         return subprocess.run(
-            [*BALLET_QA, "build", "--ray", self.address, "--index", str(self.home), *more],
+            [*BALLET_QA, "build", "--ray", self.address, "--index", self.home, *more],
             capture_output=True,
             text=True,
             check=False,
@@ -79,7 +85,7 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(stories: Path) -> Iterator[Cluster]:
-    """A cluster with the seeds in two shards, served."""
+    """A cluster with the seeds in two shards, kept at a URL, served."""
     port, page = free_port(), free_port()
     subprocess.run(
         [
@@ -91,13 +97,13 @@ def cluster(stories: Path) -> Iterator[Cluster]:
         capture_output=True,
         env=OURS,
     )
-    made = Cluster(f"127.0.0.1:{port}", page, stories.parent / "library")
+    made = Cluster(f"127.0.0.1:{port}", page, f"file://{stories.parent}/library")
     try:
         done = made.build("--stories", str(stories), "--shards", "2")
         assert done.returncode == 0, done.stderr
         assert "4 stories: 4 added" in done.stdout
         assert "(32 embedded)" in done.stdout
-        words = ["serve", "--ray", made.address, "--index", str(made.home), "--port", str(page)]
+        words = ["serve", "--ray", made.address, "--index", made.home, "--port", str(page)]
         with subprocess.Popen(
             [*BALLET_QA, *words], stdout=subprocess.PIPE, text=True, env=OURS
         ) as serving:
@@ -181,7 +187,7 @@ def test_a_new_manifest_is_taken_up_while_questions_are_asked(
     with subprocess.Popen(
         [
             *(*BALLET_QA, "build", "--ray", cluster.address),
-            *("--index", str(cluster.home), "--stories", str(stories)),
+            *("--index", cluster.home, "--stories", str(stories)),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -196,6 +202,18 @@ def test_a_new_manifest_is_taken_up_while_questions_are_asked(
     assert statuses <= {"not_found", "answered"}
     said = cluster.get("/api/ask", question)
     assert [one["quote"] for one in said["findings"]] == ["She danced Giselle in Lagos."]
+
+
+def test_a_library_in_a_folder_that_every_node_sees(
+    cluster: Cluster, tmp_path: Path, answerer: Answerer
+) -> None:
+    folder = replace(cluster, home=str(tmp_path / "library"))
+    for embedded in (32, 0):
+        done = folder.build("--stories", str(SEEDS), "--shards", "3")
+        assert f"({embedded} embedded)" in done.stdout, done.stderr
+    question = "Who owns the café?"
+    said = Answerer.load(folder.home, answerer.retriever.encoder).answer(question)
+    assert said.findings == answerer.answer(question).findings
 
 
 def test_no_cluster_is_one_line_and_a_remedy(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from ballet_qa.errors import (
     StorageError,
     StoriesError,
 )
+from ballet_qa.home import LIBRARY, Home
 from ballet_qa.library import Library
 from ballet_qa.matches import find_matches
 from ballet_qa.parts import build_library, deal
@@ -36,12 +37,9 @@ from ballet_qa.reader import StoryReader
 from ballet_qa.render import answer_json, answer_text
 from ballet_qa.retriever import Retriever
 from ballet_qa.shards import (
-    LIBRARY,
     Call,
     ShardedIndex,
     ShardHere,
-    open_shard,
-    read_library,
 )
 from ballet_qa.terms import Statistics, TermIndex, TermsWriter
 from ballet_qa.types import Encoder, Hit
@@ -84,8 +82,8 @@ def library(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Path:
 def muted(library: Path, encoder: Encoder) -> tuple[Answerer, dict[str, Mute]]:
     """An answerer over shards that can be silenced."""
     shards = {
-        entry.name: Mute(entry.name, open_shard(library, entry))
-        for entry in read_library(library).shards
+        entry.name: Mute(entry.name, Home.at(library).open(entry))
+        for entry in Home.at(library).library().shards
     }
     retriever = Retriever(ShardedIndex(list(shards.values())), encoder)
     return Answerer(retriever, StoryReader(retriever.index, encoder)), shards
@@ -312,18 +310,18 @@ def test_a_change_touches_one_shard_and_is_live_at_once(
     home = tmp_path / "library"
     first = build_library(shelf, home, 3, encoder=words)
     assert (first.stories, first.passages, first.embedded) == (2, 5, 5)
-    before = {entry.name: entry for entry in read_library(home).shards}
+    before = {entry.name: entry for entry in Home.at(home).library().shards}
     library = Library(home, encoder=words)
     old = library.answerer()
     (shelf / "lake.txt").write_text("A swan on the lake.\n", "utf-8")
     report = build_library(shelf, home, 3, encoder=words)
     assert (report.added, report.unchanged, report.embedded) == (("lake",), ("old/barn", "pond"), 1)
-    after = {entry.name: entry for entry in read_library(home).shards}
+    after = {entry.name: entry for entry in Home.at(home).library().shards}
     assert sum(after[name] != before[name] for name in after) == 1
     assert library.answerer().retriever.search("swan lake")[0].passage.story_id == "lake"
     assert old.retriever.search("swan lake")[0].passage.story_id == "pond"
     assert build_library(shelf, home, 3, encoder=words).embedded == 0
-    assert {entry.name: entry for entry in read_library(home).shards} == after
+    assert {entry.name: entry for entry in Home.at(home).library().shards} == after
     assert all(c.problem is None for s in (home / "shards").iterdir() for c in examine(s, words))
 
 
@@ -381,7 +379,7 @@ def test_what_cannot_be_a_library_is_said(shelf: Path, tmp_path: Path, words: Wo
         build_library(shelf, tmp_path / "whole", 2, encoder=words)
     home = tmp_path / "library"
     build_library(shelf, home, 2, encoder=words)
-    entry = read_library(home).shards[0]
+    entry = Home.at(home).library().shards[0]
     manifest = home / "shards" / entry.name / "generations" / entry.generation / "manifest.json"
     manifest.write_text(manifest.read_text("utf-8").replace("words", "wards"), "utf-8")
     with pytest.raises(IndexMismatchError, match="damaged"):

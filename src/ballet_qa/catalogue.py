@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ballet_qa.library import Library
 from ballet_qa.names import people_named
-from ballet_qa.shards import AnyTexts
+from ballet_qa.shards import AnyTexts, heard
 from ballet_qa.types import StoryEntry
 from ballet_qa.words import fold, stem
 
@@ -26,12 +26,16 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """The first of the ``found`` stories that fit ``wanted``, among all ``stories``."""
+    """The first of the ``found`` stories that fit ``wanted``, among all ``stories``.
+
+    ``partial`` names the shards that did not answer; their stories are missing.
+    """
 
     wanted: str
     books: tuple[Book, ...]
     found: int
     stories: int
+    partial: tuple[str, ...] = ()
 
 
 class Catalogue:
@@ -42,8 +46,15 @@ class Catalogue:
         self._known: dict[tuple[str, str], Book] = {}
 
     def leaf(self, wanted: str) -> Leaf:
-        """The stories whose title, id or people hold every word of ``wanted``."""
-        texts = self._library.answerer().index.texts
+        """The stories whose title, id or people hold every word of ``wanted``.
+
+        Raises SilentError when no shard answers.
+        """
+        index = self._library.answerer().index
+        leaf, silent = heard(index, lambda: self._leaf(index.texts, wanted))
+        return replace(leaf, partial=silent)
+
+    def _leaf(self, texts: AnyTexts, wanted: str) -> Leaf:
         entries = texts.catalogue()
         words = fold(wanted).split()
         named = [texts.stories_naming(stem(word)) for word in words]

@@ -38,7 +38,12 @@ app = typer.Typer(
 )
 
 IndexDir = Annotated[
-    Path, typer.Option("--index", metavar="DIR", help="The folder that holds the index.")
+    str,
+    typer.Option(
+        "--index",
+        metavar="DIR",
+        help="The folder that holds the index; for one in shards, a URL as fsspec knows them, too.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 TopK = Annotated[
@@ -106,7 +111,7 @@ def build(
             help=f"Stories: a folder or a file; may be repeated. [default: {SETTINGS.stories}]",
         ),
     ] = None,
-    index: IndexDir = Path(SETTINGS.index),
+    index: IndexDir = SETTINGS.index,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Take nothing over from the index there is.")
     ] = False,
@@ -147,7 +152,7 @@ def build(
     if watch and dry_run:
         raise typer.BadParameter("--watch builds; leave --dry-run out")
     roots = stories or [Path(SETTINGS.stories)]
-    shards = shards or len(_shard_folders(index))
+    shards = shards or _shard_count(index)
     if ray is not None or shards:
         if watch or dry_run or rebuild or vectors:
             raise typer.BadParameter(
@@ -164,17 +169,16 @@ def build(
         raise typer.Exit(1)
 
 
-def _shard_folders(index: Path) -> list[Path]:
-    """The folders of the shards that the library there is in, none if it is whole."""
-    from ballet_qa.shards import LIBRARY, SHARDS, read_library
+def _shard_count(index: str) -> int:
+    """How many shards the library there is in; none if it is whole."""
+    from ballet_qa.home import Home
 
-    if not (index / LIBRARY).exists():
-        return []
-    return [index / SHARDS / entry.name for entry in read_library(index).shards]
+    home = Home.at(index)
+    return len(home.live()) or int(bool(home.url))
 
 
 def _build_shards(
-    roots: list[Path], index: Path, shards: int, encoder: str, ray: str | None
+    roots: list[Path], index: str, shards: int, encoder: str, ray: str | None
 ) -> bool:
     """Build a library in shards and print what came of it; whether files were refused."""
     if ray is not None:
@@ -201,7 +205,7 @@ def _cluster(work: str) -> Any:
 
 def _build_once(
     roots: list[Path],
-    index: Path,
+    index: str,
     encoder: Encoder | None,
     *,
     rebuild: bool = False,
@@ -238,11 +242,11 @@ def _build_once(
     return bool(report.refused)
 
 
-def _watch(roots: list[Path], index: Path, encoder: Encoder | None) -> None:
+def _watch(roots: list[Path], index: str, encoder: Encoder | None) -> None:
     """Build again after every change below the roots, until interrupted."""
     import watchfiles
 
-    home = str(index.resolve())
+    home = str(Path(index).resolve())
 
     def is_not_ours(_: object, path: str) -> bool:
         return not str(Path(path).resolve()).startswith(home)
@@ -271,7 +275,7 @@ def _watch(roots: list[Path], index: Path, encoder: Encoder | None) -> None:
 @app.command()
 def ask(
     question: Annotated[str | None, typer.Argument(help="The question, in plain words.")] = None,
-    index: IndexDir = Path(SETTINGS.index),
+    index: IndexDir = SETTINGS.index,
     top_k: TopK = SETTINGS.top_k,
     story: StoryIds = None,
     as_json: Json = False,
@@ -306,7 +310,7 @@ def ask(
 @app.command()
 def search(
     query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
-    index: IndexDir = Path(SETTINGS.index),
+    index: IndexDir = SETTINGS.index,
     top_k: TopK = SETTINGS.top_k,
     story: StoryIds = None,
     as_json: Json = False,
@@ -347,7 +351,7 @@ def search(
 
 @app.command()
 def info(
-    index: IndexDir = Path(SETTINGS.index),
+    index: IndexDir = SETTINGS.index,
     stories: Annotated[bool, typer.Option("--stories", help="List the stories too.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -380,7 +384,7 @@ def info(
 
 @app.command()
 def doctor(
-    index: IndexDir = Path(SETTINGS.index),
+    index: IndexDir = SETTINGS.index,
     repair: Annotated[
         bool,
         typer.Option(
@@ -392,12 +396,14 @@ def doctor(
     """Check that the index is sound: files, offsets, vectors; say what to do when it is not."""
     from ballet_qa.doctor import examine
     from ballet_qa.doctor import repair as mend
+    from ballet_qa.home import Home
 
-    shards = _shard_folders(index)
-    if shards:
+    home = Home.at(index)
+    if home.has_library():
         if repair:
             raise typer.BadParameter("a library in shards is mended by building it again")
-        if not _print_checks(check for home in shards for check in examine(home)):
+        shards = [home.bring(entry).parent.parent for entry in home.library().shards]
+        if not _print_checks(check for shard in shards for check in examine(shard)):
             raise typer.Exit(3)
         return
     if _print_checks(examine(index)):
@@ -427,7 +433,7 @@ def _print_checks(checks: Iterable[Check]) -> bool:
 
 @app.command()
 def serve(
-    index: IndexDir = Path(SETTINGS.index),
+    index: IndexDir = SETTINGS.index,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = SETTINGS.host,
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="The port to listen on.")
@@ -471,7 +477,7 @@ def serve(
 
 
 @app.command("mcp")
-def serve_agents(index: IndexDir = Path(SETTINGS.index), reader: Reader = None) -> None:
+def serve_agents(index: IndexDir = SETTINGS.index, reader: Reader = None) -> None:
     """Serve one agent over standard input and output, by the Model Context Protocol."""
     from ballet_qa.library import Library
     from ballet_qa.mcp_server import run_stdio
@@ -485,7 +491,7 @@ def evaluate(
         list[Path],
         typer.Option("--questions", metavar="FILE.jsonl", help="Questions with their evidence."),
     ],
-    index: IndexDir = Path(SETTINGS.index),
+    index: IndexDir = SETTINGS.index,
     as_json: Json = False,
     reader: Reader = None,
 ) -> None:

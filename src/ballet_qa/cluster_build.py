@@ -5,7 +5,7 @@ block at a time; the vectors wait in a folder beside the shards. Then each shard
 of its own, as any index is, its vectors taken from there. A task that fails is done again by Ray;
 the library's manifest is replaced when all is done.
 
-Every node sees the stories and the index under the same paths.
+Every node sees the stories under the same paths, and the index under one path or URL (home.py).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow.parquet
@@ -35,11 +35,11 @@ from ballet_qa.encoder import DEFAULT, load_encoder
 from ballet_qa.errors import LoadError, ServeError
 from ballet_qa.extraction import Extractor
 from ballet_qa.generation import build_lock
-from ballet_qa.parts import build_part, check_home, deal, join, part_folder
+from ballet_qa.home import Home, ShardEntry, file_system
+from ballet_qa.parts import Part, build_part, check_home, deal, join, prepared
 from ballet_qa.types import Encoder, FloatArray
 
 _NAMESPACE = "ballet_qa"
-_STAGING = "staging"
 _FILES_A_BLOCK = 16
 _TEXTS_A_BATCH = 256
 _TRIES = 3
@@ -62,22 +62,17 @@ def build_on_cluster(
     """
     given = [stories] if isinstance(stories, (str, Path)) else list(stories)
     # A worker has a working directory of its own.
-    roots, home = [Path(root).resolve() for root in given], Path(index_dir).resolve()
-    found = find_story_files(roots)
-    dealt = deal(found, parts)
+    roots, place = [Path(root).resolve() for root in given], str(Home.at(index_dir))
+    home = Home.at(place)
+    dealt = deal(find_story_files(roots), parts)
     check_home(home)
-    with build_lock(home), connected(address):
-        staging = home / _STAGING
-        shutil.rmtree(staging, ignore_errors=True)
-        try:
-            wanted = ray.get([_new.remote(home, *part, encoder) for part in dealt.items()])
-            _embed(dict(zip(dealt, wanted, strict=True)), staging, encoder)
-            built = ray.get(
-                [_build.remote(home, *part, roots, encoder, staging) for part in dealt.items()]
-            )
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        return join(home, roots, dict(zip(dealt, built, strict=True)))
+    with build_lock(home.folder), connected(address), home.staging() as staging:
+        live = home.live()
+        shards = [(place, name, part, live.get(name)) for name, part in dealt.items()]
+        wanted = ray.get([_new.remote(*shard, encoder) for shard in shards])
+        _embed(dict(zip(dealt, wanted, strict=True)), staging, encoder)
+        built = ray.get([_build.remote(*shard, roots, encoder, staging) for shard in shards])
+        return join(home, roots, live, built)
 
 
 @contextmanager
@@ -114,19 +109,28 @@ def _look(address: str) -> None:
 
 
 @ray.remote(max_retries=_TRIES)
-def _new(home: Path, name: str, part: Found, encoder: str) -> tuple[StoryFile, ...]:
-    return new_files(part, part_folder(home, name), load_encoder(encoder))
+def _new(
+    place: str, name: str, part: Found, live: ShardEntry | None, encoder: str
+) -> tuple[StoryFile, ...]:
+    return new_files(part, prepared(Home.at(place), name, live), load_encoder(encoder))
 
 
 @ray.remote(max_retries=_TRIES)
 def _build(
-    home: Path, name: str, part: Found, roots: Sequence[Path], encoder: str, staging: Path
-) -> BuildReport:
-    staged = StagedVectors(load_encoder(encoder), staging / f"shard={name}")
-    return build_part(home, name, part, roots, staged)
+    place: str,
+    name: str,
+    part: Found,
+    live: ShardEntry | None,
+    roots: Sequence[Path],
+    encoder: str,
+    staging: str,
+) -> Part:
+    home = Home.at(place)
+    staged = StagedVectors(load_encoder(encoder), f"{staging}/shard={name}", home.folder)
+    return build_part(home, name, part, roots, live, staged)
 
 
-def _embed(wanted: Mapping[str, Sequence[StoryFile]], staging: Path, encoder: str) -> None:
+def _embed(wanted: Mapping[str, Sequence[StoryFile]], staging: str, encoder: str) -> None:
     """Embed what these files say, and leave the vectors in ``staging``, by shard."""
     rows = [
         # A path may be of bytes that are no text.
@@ -141,6 +145,7 @@ def _embed(wanted: Mapping[str, Sequence[StoryFile]], staging: Path, encoder: st
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     cpus = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
     embedders = max(1, int(cpus))
+    files, path = file_system(staging)
     blocks = min(len(rows), 1 + len(rows) // _FILES_A_BLOCK)
     (
         ray.data.from_items(rows, override_num_blocks=blocks)
@@ -153,7 +158,10 @@ def _embed(wanted: Mapping[str, Sequence[StoryFile]], staging: Path, encoder: st
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=embedders),
         )
         .write_parquet(
-            str(staging), partition_cols=["shard"], ray_remote_args={"num_cpus": _BESIDE_CPUS}
+            path,
+            filesystem=files,
+            partition_cols=["shard"],
+            ray_remote_args={"num_cpus": _BESIDE_CPUS},
         )
     )
 
@@ -192,29 +200,36 @@ class _Embedder:
 class StagedVectors:
     """An encoder whose vectors were made before; what is not among them it embeds itself."""
 
-    def __init__(self, encoder: Encoder, folder: Path) -> None:
-        """``folder`` has the vectors as Parquet; it may be missing."""
+    def __init__(self, encoder: Encoder, place: str, room: Path) -> None:
+        """``place``, a path or URL, has the vectors as Parquet, or nothing.
+
+        ``room`` is a folder where they may be gathered.
+        """
         self.name, self.fingerprint = encoder.name, encoder.fingerprint
         self.dimension = encoder.dimension
         self.encode_queries = encoder.encode_queries
         self._encoder = encoder
         self._rows: dict[bytes, int] = {}
         self._vectors: FloatArray = np.zeros((0, self.dimension), dtype=np.float32)
-        files = sorted(folder.glob("*.parquet"))
-        if not files:
+        files, path = file_system(place)
+        parquet = sorted(files.glob(f"{path}/*.parquet"))
+        if not parquet:
             return
         # Gathered in one file and mapped: a shard's vectors need not fit in memory.
-        gathered = folder / "vectors.f4"
-        with gathered.open("wb") as out:
-            for file in files:
-                for batch in pyarrow.parquet.ParquetFile(file).iter_batches(
-                    columns=["key", "vector"]
-                ):
-                    for key, vector in zip(*(column.to_pylist() for column in batch), strict=True):
-                        self._rows.setdefault(key, out.tell() // (4 * self.dimension))
-                        out.write(vector)
-        shape = (gathered.stat().st_size // (4 * self.dimension), self.dimension)
-        self._vectors = np.memmap(gathered, dtype="<f4", mode="r", shape=shape)
+        room.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=room) as gathered:
+            for name in parquet:
+                with files.open(name) as file:
+                    self._gather(pyarrow.parquet.ParquetFile(file), gathered)
+            gathered.flush()
+            shape = (gathered.tell() // (4 * self.dimension), self.dimension)
+            self._vectors = np.memmap(gathered, dtype="<f4", mode="r", shape=shape)
+
+    def _gather(self, staged: Any, gathered: IO[bytes]) -> None:
+        for batch in staged.iter_batches(columns=["key", "vector"]):
+            for key, vector in zip(*(column.to_pylist() for column in batch), strict=True):
+                self._rows.setdefault(key, gathered.tell() // (4 * self.dimension))
+                gathered.write(vector)
 
     def encode_passages(self, texts: Sequence[str]) -> FloatArray:
         """As `Encoder.encode_passages`."""

@@ -12,6 +12,7 @@ import signal
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -28,8 +29,15 @@ from ballet_qa.answering import Answerer
 from ballet_qa.cluster_build import connected
 from ballet_qa.cross_encoder import Context, CrossEncoder, Judgement
 from ballet_qa.encoder import load_encoder
-from ballet_qa.errors import BalletQAError, ServeError, SilentError
+from ballet_qa.errors import (
+    BalletQAError,
+    IndexMismatchError,
+    ServeError,
+    SilentError,
+    StorageError,
+)
 from ballet_qa.generation import Manifest
+from ballet_qa.home import Home, ShardEntry
 from ballet_qa.index import Index, check_encoder
 from ballet_qa.library import Library
 from ballet_qa.reader import StoryReader
@@ -39,10 +47,7 @@ from ballet_qa.settings import SETTINGS
 from ballet_qa.shards import (
     Call,
     ShardedIndex,
-    ShardEntry,
-    open_shard,
     perform,
-    read_library,
 )
 from ballet_qa.types import Encoder, FloatArray
 
@@ -66,7 +71,7 @@ def run_on_cluster(
     serving = serving or Serving()
     if serving.allow_add or serving.mcp:
         raise ServeError("on a cluster, --allow-add and --mcp are not served; leave them out")
-    home = Path(index_dir).resolve()
+    home = Home.at(index_dir)
     names = _names(home)
     with connected(address):
         # As Ctrl-C: what serves would outlive us. After Ray, which has a handler of its own.
@@ -77,16 +82,17 @@ def run_on_cluster(
             print(opening_words(serving), flush=True)
             while True:
                 time.sleep(_LOOK_S)
-                if _names(home) != names:  # the library has been dealt anew
-                    names = _names(home)
-                    serve.run(application(home, serving, replicas), name=_APP, route_prefix="/")
+                with suppress(IndexMismatchError, StorageError):  # it is looked for again
+                    if _names(home) != names:  # the library has been dealt anew
+                        serve.run(application(home, serving, replicas), name=_APP, route_prefix="/")
+                        names = _names(home)
         except KeyboardInterrupt:
             pass
         finally:
             serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def application(home: Path, serving: Serving, replicas: int = 1) -> serve.Application:
+def application(home: Home, serving: Serving, replicas: int = 1) -> serve.Application:
     """The page with all that it asks, as an application of Ray Serve."""
 
     def deployed(kind: type, name: str, **options: Any) -> Any:
@@ -100,7 +106,7 @@ def application(home: Path, serving: Serving, replicas: int = 1) -> serve.Applic
         )
 
     many: dict[str, Any] = {"num_replicas": replicas, "max_ongoing_requests": _AT_ONCE}
-    encoder = open_shard(home, read_library(home).shards[0]).manifest.encoder
+    encoder = home.manifest(home.library().shards[0]).encoder
     page = deployed(serve.ingress()(Page), "page", max_ongoing_requests=SETTINGS.max_conversations)
     bound: serve.Application = page.bind(
         home,
@@ -115,11 +121,11 @@ def application(home: Path, serving: Serving, replicas: int = 1) -> serve.Applic
 class ShardKeeper:
     """Keeps one shard open."""
 
-    def __init__(self, home: Path, name: str) -> None:
+    def __init__(self, home: Home, name: str) -> None:
         self._home = home
         self._held: OrderedDict[str, Index] = OrderedDict()
         self._lock = Lock()
-        for entry in read_library(home).shards:
+        for entry in home.library().shards:
             if entry.name == name:
                 self._index(entry)
 
@@ -134,7 +140,7 @@ class ShardKeeper:
     def _index(self, entry: ShardEntry) -> Index:
         with self._lock:
             if entry.generation not in self._held:
-                self._held[entry.generation] = open_shard(self._home, entry)
+                self._held[entry.generation] = self._home.open(entry)
             self._held.move_to_end(entry.generation)
             while len(self._held) > _OPEN:
                 self._held.popitem(last=False)
@@ -250,7 +256,7 @@ class Page:
 
     def __init__(
         self,
-        home: Path,
+        home: Home,
         serving: Serving,
         shards: Mapping[str, DeploymentHandle[Any]],
         encoder: DeploymentHandle[Any],
@@ -264,12 +270,12 @@ class Page:
         return await asyncio.to_thread(self._app)
 
     def _app(self) -> FastAPI:
-        return create_app(Library(self._home, opened=self._opened), self._serving)
+        return create_app(Library(str(self._home), opened=self._opened), self._serving)
 
     def _opened(self, encoder: Encoder | None) -> Answerer:
         """An answerer of the live manifest."""
         encoder = encoder or KeptEncoder(self._encoder)
-        entries = read_library(self._home).shards
+        entries = self._home.library().shards
         if not all(entry.name in self._shards for entry in entries):
             raise ServeError("the library has other shards now; they are being deployed")
         begun = [
@@ -282,10 +288,10 @@ class Page:
                 for entry, wait in zip(entries, begun, strict=True)
             ]
         )
-        check_encoder(index.manifest, encoder, self._home)
+        check_encoder(index.manifest, encoder, self._home.folder)
         retriever = Retriever(index, encoder)
         return Answerer(retriever, StoryReader(index, encoder, KeptReader(self._reader)))
 
 
-def _names(home: Path) -> list[str]:
-    return [entry.name for entry in read_library(home).shards]
+def _names(home: Home) -> list[str]:
+    return [entry.name for entry in home.library().shards]

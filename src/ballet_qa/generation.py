@@ -35,7 +35,7 @@ from ballet_qa.settings import SETTINGS
 FORMAT_VERSION = 3
 
 LIVE = "live"
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 _UNTOLD_NS = 100_000_000  # a file system tells times apart that are a few hundredths apart
 
 
@@ -87,7 +87,7 @@ def live_generation(index_dir: Path) -> Path:
         raise IndexMismatchError(
             f"{index_dir / LIVE} names {generation_id!r}, which is not there; {remedy}"
         )
-    manifest = folder / _MANIFEST
+    manifest = folder / MANIFEST
     if not manifest.is_file():
         raise IndexMismatchError(f"{manifest} is missing; {remedy}")
     if sha256_of(manifest) != checksum:
@@ -99,7 +99,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a generation, its format checked. Raises IndexMismatchError."""
     remedy = f"run: {build_command(folder.parent.parent)}"
     try:
-        fields = json.loads((folder / _MANIFEST).read_text("utf-8"))
+        fields = json.loads((folder / MANIFEST).read_text("utf-8"))
         version = fields["format_version"]
         if version != FORMAT_VERSION:
             raise IndexMismatchError(
@@ -108,7 +108,7 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest(**fields)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise IndexMismatchError(
-            f"{folder / _MANIFEST} is missing or damaged ({error}); {remedy}"
+            f"{folder / MANIFEST} is missing or damaged ({error}); {remedy}"
         ) from error
 
 
@@ -119,7 +119,7 @@ def verify(folder: Path, manifest: Manifest, *, again: bool = True) -> None:
     whose checksum was found right before: a large index is then opened in no time.
     """
     remedy = f"run: {build_command(folder.parent.parent)}"
-    present = {path.relative_to(folder).as_posix() for path in _files(folder)} - {_MANIFEST}
+    present = {path.relative_to(folder).as_posix() for path in _files(folder)} - {MANIFEST}
     known = {} if again else _read_stamps(folder)
     stamps: dict[str, list[int | str]] = {}
     for name in sorted(manifest.files.keys() | present):
@@ -219,7 +219,7 @@ def publish(part: Path, manifest: Manifest, kept: str | None = None) -> Path:
     Older ones than the last are removed, but for those that are held and the one named ``kept``.
     """
     index_dir = part.parent.parent
-    (part / _MANIFEST).write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True), "utf-8")
+    (part / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True), "utf-8")
     for path in sorted(part.rglob("*")):
         _fsync(path)
     _fsync(part)
@@ -229,22 +229,27 @@ def publish(part: Path, manifest: Manifest, kept: str | None = None) -> Path:
     _write_stamps(folder, {n: _stamp(folder / n, sha256) for n, sha256 in manifest.files.items()})
     _fsync(folder.parent)
     make_live(folder)
+    remove_old(index_dir, folder.name, kept)
+    return folder
+
+
+def remove_old(index_dir: Path, *kept: str | None) -> None:
+    """Remove the generations older than the last, but for those held and those of these names."""
     for old in finished_generations(index_dir)[SETTINGS.kept_generations :]:
-        if old != folder and old.name != kept and not _is_held(old):
+        if old.name not in kept and not _is_held(old):
             shutil.rmtree(old)
             _stamps_file(old).unlink(missing_ok=True)
-    return folder
 
 
 def make_live(folder: Path) -> None:
     """Point to this finished generation, by a rename."""
     pointer = folder.parent.parent / LIVE
-    replace_file(pointer, f"{folder.name} {sha256_of(folder / _MANIFEST)}\n")
+    replace_file(pointer, f"{folder.name} {sha256_of(folder / MANIFEST)}\n")
 
 
 def replace_file(path: Path, text: str) -> None:
     """Put this text in the place of a file, whole or not at all, whatever fails."""
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(3)}.part")
     part.write_text(text, "utf-8")
     _fsync(part)
     part.replace(path)
@@ -266,7 +271,7 @@ class Hold:
     def __init__(self, folder: Path) -> None:
         """Raises IndexGoneError when the generation is not there any more."""
         try:
-            self._descriptor = os.open(folder / _MANIFEST, os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptor = os.open(folder / MANIFEST, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise IndexGoneError(f"{folder} is gone; open the index again") from error
         weakref.finalize(self, os.close, self._descriptor)
@@ -276,7 +281,7 @@ class Hold:
 def _is_held(folder: Path) -> bool:
     """Whether some reader has it open."""
     try:
-        with (folder / _MANIFEST).open("rb") as manifest:
+        with (folder / MANIFEST).open("rb") as manifest:
             fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

@@ -7,21 +7,23 @@ newest one; who already holds one goes on with it, and its files stay until it i
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 
 from ballet_qa.answering import Answerer
 from ballet_qa.cross_encoder import CrossEncoder
-from ballet_qa.errors import BalletQAError, SilentError
+from ballet_qa.errors import BalletQAError, SilentError, StorageError
 from ballet_qa.generation import LIVE
+from ballet_qa.home import LIBRARY, Home
 from ballet_qa.reader import StoryReader
 from ballet_qa.retriever import Retriever
-from ballet_qa.shards import LIBRARY
 from ballet_qa.types import Encoder
 
 _log = logging.getLogger(__name__)
+_LOOK_S = 1.0  # between two looks at a URL
 
 
 class Library:
@@ -39,9 +41,13 @@ class Library:
         ``opened`` opens the live generation elsewhere than in this process; it is given the encoder
         that is loaded already.
         """
-        self.index_dir = Path(index_dir)
+        self._home = Home.at(index_dir)
+        self.index_dir = self._home.folder
         self._opened = opened or self._opener(reader)
         self._opening = Lock()
+        if self._home.url:
+            self._home.has_library()
+            Thread(target=self._look, daemon=True).start()
         self._seen = self._stamp()
         self._answerer = self._opened(encoder)
 
@@ -69,10 +75,17 @@ class Library:
         network = CrossEncoder.loading(reader)
 
         def opened(encoder: Encoder | None) -> Answerer:
-            retriever = Retriever.load(self.index_dir, encoder)
+            retriever = Retriever.load(str(self._home), encoder)
             return Answerer(retriever, StoryReader(retriever.index, retriever.encoder, network))
 
         return opened
+
+    def _look(self) -> None:
+        """Have the manifest here that is at the URL."""
+        while True:
+            time.sleep(_LOOK_S)
+            with suppress(StorageError):  # it is looked for again
+                self._home.has_library()
 
     def _built(self) -> str:
         return self._answerer.index.manifest.built
@@ -81,6 +94,6 @@ class Library:
         """What changes with the pointer: a rename gives it another inode."""
         for pointer in (LIBRARY, LIVE):
             with suppress(OSError):
-                status = (self.index_dir / pointer).stat()
+                status = (self._home.folder / pointer).stat()
                 return status.st_ino, status.st_mtime_ns
         return None

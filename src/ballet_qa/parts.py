@@ -8,26 +8,26 @@ library's manifest names its new generation, together with all the others'.
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ballet_qa.build import BuildReport, build_found, check_any
 from ballet_qa.corpus import Found, StoryFile, find_story_files
-from ballet_qa.errors import StorageError, StoriesError
-from ballet_qa.generation import LIVE, build_lock, sha256_of
-from ballet_qa.shards import (
-    LIBRARY,
-    LIBRARY_VERSION,
-    SHARDS,
-    LibraryManifest,
-    ShardEntry,
-    read_library,
-    write_library,
-)
+from ballet_qa.errors import IndexMismatchError, StorageError, StoriesError
+from ballet_qa.generation import build_lock
+from ballet_qa.home import LIBRARY_VERSION, Home, LibraryManifest, ShardEntry
 from ballet_qa.types import Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A shard that was built: which generation, and what came of it."""
+
+    entry: ShardEntry
+    report: BuildReport
 
 
 def build_library(
@@ -42,21 +42,22 @@ def build_library(
     Raises as `build.build_index`. Under another number of shards all is embedded anew.
     """
     roots = [stories] if isinstance(stories, (str, Path)) else list(stories)
-    index_dir = Path(index_dir)
-    found = find_story_files(roots)
-    check_home(index_dir)
-    with build_lock(index_dir):
-        dealt = deal(found, parts)
-        reports = {
-            name: build_part(index_dir, name, part, roots, encoder) for name, part in dealt.items()
-        }
-        return join(index_dir, roots, reports)
+    home = Home.at(index_dir)
+    dealt = deal(find_story_files(roots), parts)
+    check_home(home)
+    with build_lock(home.folder):
+        live = home.live()
+        built = [
+            build_part(home, name, part, roots, live.get(name), encoder)
+            for name, part in dealt.items()
+        ]
+        return join(home, roots, live, built)
 
 
-def check_home(index_dir: Path) -> None:
+def check_home(home: Home) -> None:
     """Raise StorageError where there is an index that is whole."""
-    if (index_dir / LIVE).exists():
-        raise StorageError(f"{index_dir} holds an index that is whole; name another --index")
+    if home.has_whole_index():
+        raise StorageError(f"{home} holds an index that is whole; name another --index")
 
 
 def deal(found: Found, parts: int) -> dict[str, Found]:
@@ -79,55 +80,51 @@ def deal(found: Found, parts: int) -> dict[str, Found]:
 
 
 def build_part(
-    index_dir: Path,
+    home: Home,
     name: str,
     found: Found,
     roots: Sequence[str | Path],
+    before: ShardEntry | None,
     encoder: Encoder | None = None,
-) -> BuildReport:
-    """Build one shard's next generation. Raises as `build.build_index`, but it may be empty."""
-    folder = part_folder(index_dir, name)
+) -> Part:
+    """Build one shard's next generation, and put it where the library is kept.
+
+    ``before`` is the live one. Raises as `build.build_index`, but the shard may be empty.
+    """
+    folder = prepared(home, name, before)
+    shard_of = "" if before is None else before.generation
+    report = build_found(found, roots, folder, encoder=encoder, shard_of=shard_of)
+    assert report.generation is not None
+    return Part(home.keep(name, report.generation, before), report)
+
+
+def prepared(home: Home, name: str, before: ShardEntry | None) -> Path:
+    """The folder of a shard's index, its live generation at hand if it is sound."""
+    folder = home.shard(name)
     folder.mkdir(parents=True, exist_ok=True)
-    return build_found(
-        found, roots, folder, encoder=encoder, shard_of=live_generations(index_dir).get(name, "")
-    )
-
-
-def part_folder(index_dir: Path, name: str) -> Path:
-    """The folder of one shard's index."""
-    return index_dir / SHARDS / name
-
-
-def live_generations(index_dir: Path) -> dict[str, str]:
-    """The generation of each shard that is live, by the shards' names."""
-    if not (index_dir / LIBRARY).is_file():
-        return {}
-    return {entry.name: entry.generation for entry in read_library(index_dir).shards}
+    if before is not None:
+        with suppress(IndexMismatchError):  # then it is built anew
+            home.bring(before)
+    return folder
 
 
 def join(
-    index_dir: Path, roots: Sequence[str | Path], reports: dict[str, BuildReport]
+    home: Home,
+    roots: Sequence[str | Path],
+    before: Mapping[str, ShardEntry],
+    parts: Sequence[Part],
 ) -> BuildReport:
     """Make the generations that were built the live ones, all at once, and say what was built.
 
     Raises StoriesError, and leaves the library as it was, when there are no stories or two shards
-    hold one of the same id. Shards that it had before, under another number, are removed.
+    hold one of the same id; IndexBusyError when it is not as it was ``before`` they were built.
     """
-    together = _together(list(reports.values()))
+    together = _together([part.report for part in parts])
     check_any(together.stories, together.refused)
-    entries = []
-    for name, report in reports.items():
-        assert report.generation is not None
-        folder = part_folder(index_dir, name) / "generations" / report.generation
-        entries.append(ShardEntry(name, report.generation, sha256_of(folder / "manifest.json")))
     built = datetime.now(UTC).isoformat(timespec="seconds")
     shelves = [str(Path(root).resolve()) for root in roots]
-    manifest = LibraryManifest(LIBRARY_VERSION, built, shelves, tuple(entries))
-    if {entry.name: entry.generation for entry in entries} != live_generations(index_dir):
-        write_library(index_dir, manifest)
-    for folder in (index_dir / SHARDS).iterdir():
-        if folder.name not in reports:
-            shutil.rmtree(folder)
+    entries = tuple(part.entry for part in parts)
+    home.publish(LibraryManifest(LIBRARY_VERSION, built, shelves, entries), before)
     return together
 
 

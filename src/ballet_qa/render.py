@@ -314,7 +314,7 @@ def search_html(line: str, matches: Sequence[Match], partial: Sequence[str] = ()
 
 def shelf_html(leaf: Leaf) -> str:
     """The library view."""
-    return _html().get_template("shelf.html").render(leaf=leaf)
+    return _html().get_template("shelf.html").render(leaf=leaf, missing=_missing(leaf.partial))
 
 
 def reader_html(

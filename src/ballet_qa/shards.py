@@ -1,22 +1,18 @@
 """A library in shards: ordinary indexes, each of some of the stories, searched as one.
 
-    INDEX/library.json        which generation of each shard is live; replaced by a rename
-    INDEX/shards/<name>/      each an ordinary index
-
 Rows of the library are those of its shards, one shard after the other. What is asked of a shard is
 a list of calls on its `Index`, done where the shard is: in this process, or on another machine
-(cluster.py). Word scores are by the statistics of all shards together, so that a library answers as
-one index of all its stories would.
+(cluster_serve.py). Word scores are by the statistics of all shards together, so that a library
+answers as one index of all its stories would.
 """
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from heapq import merge
 from operator import attrgetter
 from pathlib import Path
@@ -27,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ballet_qa.errors import IndexMismatchError, SilentError
-from ballet_qa.generation import Manifest, build_command, replace_file, sha256_of
+from ballet_qa.generation import Manifest
+from ballet_qa.home import Home
 from ballet_qa.index import (
     WANTED,
     Described,
@@ -43,35 +40,12 @@ from ballet_qa.terms import Statistics
 from ballet_qa.texts import Texts
 from ballet_qa.types import FloatArray, IntArray, Passage, Section, Span, Story, StoryEntry
 
-LIBRARY = "library.json"
-SHARDS = "shards"
-LIBRARY_VERSION = 1
-
 Call: TypeAlias = tuple[str, tuple[Any, ...]]
 _Said = TypeVar("_Said")
 # Answers to these are kept: short, and asked for again and again.
 _KEPT = 20_000
 _NOT_KEPT = {"found", "described", "leaves", "terms.holding"}
 _NOT_KEPT |= {"texts.story", "texts.passages_of"}
-
-
-@dataclass(frozen=True, slots=True)
-class ShardEntry:
-    """Which generation of a shard is live, and the sha256 of its manifest."""
-
-    name: str
-    generation: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class LibraryManifest:
-    """What a library in shards says of itself: what it was built from, and its shards."""
-
-    format_version: int
-    built: str
-    roots: list[str]
-    shards: tuple[ShardEntry, ...]
 
 
 class Shard(Protocol):
@@ -289,10 +263,9 @@ class ShardedIndex:
         )
 
     @classmethod
-    def open(cls, index_dir: Path) -> ShardedIndex:
+    def open(cls, home: Home) -> ShardedIndex:
         """Open every shard in this process. Raises as `Index.open` does."""
-        entries = read_library(index_dir).shards
-        return cls([ShardHere(entry.name, open_shard(index_dir, entry)) for entry in entries])
+        return cls([ShardHere(entry.name, home.open(entry)) for entry in home.library().shards])
 
     @contextmanager
     def listening(self) -> Iterator[set[str]]:
@@ -577,44 +550,12 @@ def heard(index: AnyIndex, ask: Callable[[], _Said]) -> tuple[_Said, tuple[str, 
 
 
 def open_index(index_dir: str | Path) -> AnyIndex:
-    """The index in ``index_dir``, whole or in shards. Raises as `Index.open` does."""
-    if (Path(index_dir) / LIBRARY).is_file():
-        return ShardedIndex.open(Path(index_dir))
-    return Index.open(index_dir)
+    """The index in ``index_dir``, whole or in shards; a URL is of one in shards.
 
-
-def open_shard(index_dir: Path, entry: ShardEntry) -> Index:
-    """The generation of a shard that the library's manifest names. Raises IndexMismatchError."""
-    folder = index_dir / SHARDS / entry.name / "generations" / entry.generation
-    manifest = folder / "manifest.json"
-    if not manifest.is_file() or sha256_of(manifest) != entry.sha256:
-        raise IndexMismatchError(
-            f"{manifest} is missing or damaged; run: {build_command(index_dir)}"
-        )
-    return Index.of_generation(folder)
-
-
-def read_library(index_dir: Path) -> LibraryManifest:
-    """The manifest of a library in shards. Raises IndexMismatchError."""
-    remedy = f"run: {build_command(index_dir)}"
-    try:
-        fields = json.loads((index_dir / LIBRARY).read_text("utf-8"))
-        if fields["format_version"] != LIBRARY_VERSION:
-            raise IndexMismatchError(
-                f"{index_dir / LIBRARY} is of format {fields['format_version']}, this program "
-                f"reads {LIBRARY_VERSION}; {remedy}"
-            )
-        entries = tuple(ShardEntry(**entry) for entry in fields.pop("shards"))
-        return LibraryManifest(**fields, shards=entries)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise IndexMismatchError(
-            f"{index_dir / LIBRARY} is missing or damaged ({error}); {remedy}"
-        ) from error
-
-
-def write_library(index_dir: Path, manifest: LibraryManifest) -> None:
-    """Make this the live manifest, by a rename."""
-    replace_file(index_dir / LIBRARY, json.dumps(asdict(manifest), indent=1, sort_keys=True))
+    Raises as `Index.open` does, and StorageError when the URL cannot be reached.
+    """
+    home = Home.at(index_dir)
+    return ShardedIndex.open(home) if home.url or home.has_library() else Index.open(index_dir)
 
 
 def _best_of(lists: Sequence[Found], most: int) -> IntArray:

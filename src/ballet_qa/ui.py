@@ -229,7 +229,11 @@ class Room:
 
     def choices(self) -> list[tuple[str, str]]:
         """The stories to choose from: what is shown, and the id."""
-        catalogue = self._library.answerer().index.texts.catalogue()
+        index = self._library.answerer().index
+        try:
+            catalogue, _ = heard(index, index.texts.catalogue)
+        except SilentError:  # the library view says so
+            catalogue = []
         return [(f"{entry.title} · {entry.id}", entry.id) for entry in catalogue]
 
     def arrive(self) -> tuple[str, Any, str]:
@@ -308,10 +312,13 @@ class Room:
         """Open the story of a clicked citation at its paragraph, the quotes from it marked."""
         passage_id = str(event._data.get("passage", ""))
         texts = self._library.answerer().index.texts
-        story_row = texts.story_row(passage_id.rpartition("#")[0])
-        if story_row is None:
-            return gr.skip(), gr.skip()
-        story = texts.story(story_row)
+        try:
+            story_row = texts.story_row(passage_id.rpartition("#")[0])
+            if story_row is None:
+                return gr.skip(), gr.skip()
+            story, passages = texts.story(story_row), texts.passages_of(story_row)
+        except SilentError as error:
+            return render.page_html("error.html", error=str(error)), gr.Sidebar(open=True)
         spans = {
             Span(finding.citation.start, finding.citation.end)
             for answer in turns
@@ -323,7 +330,7 @@ class Room:
         at = str(event._data.get("at", ""))
         html = render.reader_html(
             story,
-            texts.passages_of(story_row),
+            passages,
             passage_id,
             ordered,
             int(at) if at.isdecimal() else None,
@@ -348,7 +355,10 @@ class Room:
 
     def books(self, wanted: str) -> str:
         """The stories whose title, id or people hold what is wanted."""
-        return render.shelf_html(self._catalogue.leaf(wanted))
+        try:
+            return render.shelf_html(self._catalogue.leaf(wanted))
+        except SilentError as error:
+            return render.page_html("error.html", error=str(error))
 
     def add(self, files: list[str] | None, wanted: str) -> Iterator[tuple[str, Any, Any, Any, Any]]:
         """Put files on the shelf, one by one as they come, and show them."""
