@@ -17,9 +17,9 @@ from conftest import ROOT
 PACKAGE = ROOT / "src" / "ballet_qa"
 LAYERS = [
     {"types", "errors", "settings"},
-    {"words", "passages", "fusion", "generation", "columns", "networks", "cores"}
+    {"words", "passages", "generation", "columns", "networks", "cores"}
     | {"metrics", "questions", "markup", "archives"},
-    {"names", "terms", "texts", "vectors", "encoder", "cross_encoder", "epub", "pdf"},
+    {"fusion", "names", "terms", "texts", "vectors", "encoder", "cross_encoder", "epub", "pdf"},
     {"loaders", "index", "followups"},
     {"sections", "home"},
     {"shards"},

@@ -1,4 +1,8 @@
-"""The cores of this machine, shared by all work in the process: one pool, a thread a core."""
+"""The cores of this machine, shared by all work in the process: one pool, a thread a core.
+
+No other pool may take them away: a product that NumPy hands to BLAS wakes threads of its own, and
+these go on turning for milliseconds after it is done.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,10 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 _Row = TypeVar("_Row")
 _Made = TypeVar("_Made")
@@ -22,6 +29,11 @@ def on_every_core(work: Callable[[_Row], _Made], rows: Sequence[_Row]) -> list[_
 def meanwhile(work: Callable[[], object]) -> None:
     """``work`` begun on a core that is free; what it raises is nobody's."""
     _pool().submit(work)
+
+
+def dots(rows: NDArray[Any], vector: NDArray[Any]) -> NDArray[Any]:
+    """The dot product of each row with the vector, shape (len(rows),), on this thread alone."""
+    return np.asarray(np.einsum("ij,j->i", rows, vector))
 
 
 def cores() -> int:

@@ -20,6 +20,7 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
+from ballet_qa.cores import dots
 from ballet_qa.types import FloatArray
 
 FEATURES = ("own", "near", "wide", "story", "named", "passage", "sentence", "neighbour")
@@ -69,7 +70,7 @@ class Fusion:
     def scores(self, signals: Signals) -> FloatArray:
         """One score a candidate; higher is better."""
         strengths = np.logaddexp(0.0, self.weights @ signals.gates())
-        scores: FloatArray = (signals.features @ strengths).astype(np.float32)
+        scores: FloatArray = dots(signals.features, strengths).astype(np.float32)
         return scores
 
 

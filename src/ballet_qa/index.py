@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ballet_qa.cores import on_every_core
+from ballet_qa.cores import dots, on_every_core
 from ballet_qa.errors import IndexGoneError, IndexMismatchError, UnknownStoryError
 from ballet_qa.generation import (
     Hold,
@@ -210,7 +210,7 @@ class Index:
             **{str(field): held for field, held in fields.items()},
             "story": whole[story_of],
             "named": named[story_of],
-            "passage": self.passage_vectors.rows(rows) @ query.vector,
+            "passage": dots(self.passage_vectors.rows(rows), query.vector),
             "sentence": sentence,
             "neighbour": np.where(np.isinf(neighbour), sentence, neighbour),
         }
@@ -225,7 +225,7 @@ class Index:
         counts = ends - starts
         firsts = np.cumsum(counts) - counts
         sentences = np.arange(counts.sum()) + np.repeat(starts - firsts, counts)
-        cosines = self.sentence_vectors.rows(sentences.astype(np.int32)) @ query.vector
+        cosines = dots(self.sentence_vectors.rows(sentences.astype(np.int32)), query.vector)
         return np.maximum.reduceat(cosines, firsts)
 
     def passages_among(self, story_rows: Iterable[int]) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ballet_qa.cores import dots
 from ballet_qa.errors import UnknownStoryError
 from ballet_qa.index import Query
 from ballet_qa.retriever import Retriever, check_query
@@ -140,7 +141,7 @@ def _match(
     words = [m for m in _WORD.finditer(passage.text) if wanted & set(terms(m.group()))]
     quoted = [m for pattern in patterns for m in pattern.finditer(passage.text)]
     start, end = index.texts.sentence_rows(row)
-    cosines = index.sentence_vectors.block(start, end) @ query.vector
+    cosines = dots(index.sentence_vectors.block(start, end), query.vector)
     nearest = index.texts.sentences(row)[int(np.argmax(cosines))]
     spans = [
         tuple(Span(passage.start + m.start(), passage.start + m.end()) for m in found)

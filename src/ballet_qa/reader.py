@@ -19,6 +19,7 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
+from ballet_qa.cores import dots
 from ballet_qa.cross_encoder import MAX_TOKENS, Context, CrossEncoder, Judgement, PassageJudge
 from ballet_qa.names import names_in_question
 from ballet_qa.passages import section_numbers
@@ -277,7 +278,7 @@ class StoryReader:
         index, texts = self._index, self._index.texts
         found_rows = [texts.passage_row(hit.passage.id) for hit in hits]
         rows = np.array(found_rows, dtype=np.int32)
-        cosines = index.passage_vectors.rows(rows) @ asked.vectors[0]
+        cosines = dots(index.passage_vectors.rows(rows), asked.vectors[0])
         best = max(hit.score for hit in hits)
         by_story: dict[str, float] = {}
         for hit in hits:

@@ -330,11 +330,13 @@ class TermIndex:
     def _story_counts(self, terms: Sequence[str], stories: IntArray) -> NDArray[np.int64]:
         held, counts = self._columns["story_terms"], self._columns["story_counts"]
         bits = np.array([_bits(term) for term in terms], dtype=np.uint64)
-        wanted = (stories.astype(np.uint64)[:, np.newaxis] << np.uint64(32)) | bits
-        if len(held) == 0:
-            return np.zeros(wanted.shape, dtype=np.int64)
-        places = np.minimum(np.searchsorted(held, wanted), len(held) - 1)
-        return np.where(held[places] == wanted, counts[places], 0).astype(np.int64)
+        rising = np.argsort(bits)  # what is looked up in order is found near the one before
+        wanted = (stories.astype(np.uint64)[:, np.newaxis] << np.uint64(32)) | bits[rising]
+        made = np.zeros(wanted.shape, dtype=np.int64)
+        if len(held) > 0:
+            places = np.minimum(np.searchsorted(held, wanted), len(held) - 1)
+            made[:, rising] = np.where(held[places] == wanted, counts[places], 0)
+        return made
 
 
 def _column_file(folder: Path, name: str) -> Path:

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ballet_qa.columns import linked
-from ballet_qa.cores import cores
+from ballet_qa.cores import cores, dots
 from ballet_qa.types import FloatArray, IntArray, VectorKind
 
 EXACT_ROWS = 100_000  # beyond, a search of every row takes longer than all else
 _TIMES, _AT_LEAST = 2, 400  # so many rows by their bits hold nearly all of the nearest
-_PROBED = 0.2  # of the clusters
+_PROBED = 0.15  # of the clusters
 _BITS = 2  # a dimension
 _TOGETHER = 32  # rows that FAISS compares at a time, its default
 _MARGIN = 50  # rows that float16 may put in another order
@@ -191,7 +191,7 @@ class VectorIndex:
         before anything is ranked.
         """
         ids, _ = self.candidates(query, limit + _MARGIN, among)
-        cosines = self.rows(ids) @ query
+        cosines = dots(self.rows(ids), query)
         order = np.lexsort((ids, -cosines))[:limit]
         return ids[order], cosines[order]
 
@@ -232,7 +232,7 @@ class VectorIndex:
 
     def _few(self, query: FloatArray, limit: int, ids: IntArray) -> tuple[IntArray, FloatArray]:
         """The ``limit`` nearest of these rows, as (rows, cosines), falling."""
-        cosines = self.rows(ids) @ query
+        cosines = dots(self.rows(ids), query)
         order = np.argsort(-cosines, kind="stable")[:limit]
         return ids[order], cosines[order]
 
