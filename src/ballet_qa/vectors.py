@@ -26,7 +26,7 @@ from ballet_qa.cores import cores, dots
 from ballet_qa.types import FloatArray, IntArray, VectorKind
 
 EXACT_ROWS = 100_000  # beyond, a search of every row takes longer than all else
-_TIMES, _AT_LEAST = 2, 400  # so many rows by their bits hold nearly all of the nearest
+_TIMES, _AT_LEAST = 5, 400  # so many rows by their bits hold nearly all of the nearest
 _PROBED = 0.15  # of the clusters
 _BITS = 2  # a dimension
 _TOGETHER = 32  # rows that FAISS compares at a time, its default
@@ -190,7 +190,12 @@ class VectorIndex:
         ``query`` has shape (dimension,). ``among``, one truth value a row, narrows the search
         before anything is ranked.
         """
-        ids, _ = self.candidates(query, limit + _MARGIN, among)
+        if self.kind == "exact":
+            ids, _ = self._coarsely(query, limit + _MARGIN, among)
+        elif among is not None and np.count_nonzero(among) <= _FEW_ROWS:
+            ids = np.flatnonzero(among).astype(np.int32)
+        else:
+            ids, _ = self._coarsely(query, max(limit * _TIMES, _AT_LEAST), among)
         cosines = dots(self.rows(ids), query)
         order = np.lexsort((ids, -cosines))[:limit]
         return ids[order], cosines[order]
@@ -206,16 +211,16 @@ class VectorIndex:
     def candidates(
         self, query: FloatArray, limit: int, among: NDArray[np.bool_] | None = None
     ) -> tuple[IntArray, FloatArray]:
-        """Rows that are nearest by their coarse form, as (rows, cosines by it), falling.
+        """As `search`, but float16 will do for the cosines where every row is searched."""
+        return (self._coarsely if self.kind == "exact" else self.search)(query, limit, among)
 
-        ``limit`` of them, or, by two bits a dimension, enough to hold nearly all of the nearest.
-        """
+    def _coarsely(
+        self, query: FloatArray, limit: int, among: NDArray[np.bool_] | None
+    ) -> tuple[IntArray, FloatArray]:
+        """The ``limit`` nearest rows by their coarse form, as (rows, cosines by it), falling."""
         parameters: Any = faiss.SearchParameters
         settings: dict[str, Any] = {}
         if self.kind == "clustered":
-            limit = max(limit * _TIMES, _AT_LEAST)
-            if among is not None and np.count_nonzero(among) <= _FEW_ROWS:
-                return self._few(query, limit, np.flatnonzero(among).astype(np.int32))
             parameters = faiss.IVFRaBitQSearchParameters
             settings["nprobe"] = max(1, round(self._index.nlist * _PROBED))
         limit = min(limit, self.count)
@@ -229,12 +234,6 @@ class VectorIndex:
         )
         there = found >= 0  # FAISS pads with -1
         return found[there].astype(np.int32), near[there]
-
-    def _few(self, query: FloatArray, limit: int, ids: IntArray) -> tuple[IntArray, FloatArray]:
-        """The ``limit`` nearest of these rows, as (rows, cosines), falling."""
-        cosines = dots(self.rows(ids), query)
-        order = np.argsort(-cosines, kind="stable")[:limit]
-        return ids[order], cosines[order]
 
 
 def _part(folder: Path, name: str, number: int) -> Path:
