@@ -1,134 +1,87 @@
-"""A library on one, two and three Ray nodes: how fast it is built and asked, and nodes killed.
+"""A library on one, two and three Ray nodes: how fast it is built and asked, and what falls.
 
-    sudo python benchmarks/scale_out.py
+    sudo python benchmarks/scale_out.py [--nodes 1 2 3] [--faults]
 
-Each node is a real Ray node in a network namespace of its own (iproute2), with its own address,
-pinned to a core; where there are fewer cores than nodes, they share, and more nodes cannot be
-faster. Needs the right to make namespaces, and ballet-qa[ray].
+Each node is a real one in a network namespace (nodes.py), pinned to a core; where there are fewer
+cores than nodes, they share, and more nodes cannot be faster. Needs the right to make namespaces,
+ballet-qa[ray], and for the faults Debian's redis-server.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import secrets
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from http.client import HTTPException
+from itertools import count
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 from circumstances import PACKAGES, circumstances
+from nodes import Node, cluster, run
 
 ROOT = Path(__file__).resolve().parent.parent
 BALLET_QA = [sys.executable, "-m", "ballet_qa"]
-RAY = str(Path(sys.executable).with_name("ray"))
-BRIDGE, NET, PORT = "bq-bridge", "10.77.0", 7860
-OURS = os.environ | {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "token",
-    "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    # A node that is gone is known to be gone after some ten seconds.
-    "RAY_health_check_period_ms": "2000",
-    "RAY_health_check_failure_threshold": "3",
-}
+PORT = 7860
 QUESTIONS = 60
-CLIENTS = 8
+CLIENTS = 8  # where many ask at once
+ASKERS = 2  # while something falls
+PATIENCE_S = 20.0  # of one who asks
+SETTLED_S = 5.0
+QUIET_S = 25.0  # whole for so long: it has recovered
+AWAY_S = 10.0  # until another machine takes the place of one that fell
+LONGEST_S = 180.0
 
 
-def run(*words: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, check=check, capture_output=True, text=True, env=OURS, **more)
-
-
-class Node:
-    """A Ray node in a network namespace."""
-
-    def __init__(self, number: int) -> None:
-        self.name, self.address = f"bq-node-{number}", f"{NET}.{10 + number}"
-        self._core = str(number % (os.cpu_count() or 1))
-        inside, outside = f"bq-in-{number}", f"bq-out-{number}"
-        self._outside = outside
-        run("ip", "netns", "add", self.name)
-        run("ip", "link", "add", outside, "type", "veth", "peer", "name", inside)
-        run("ip", "link", "set", outside, "master", BRIDGE, "up")
-        run("ip", "link", "set", inside, "netns", self.name)
-        run("ip", "-n", self.name, "addr", "add", f"{self.address}/24", "dev", inside)
-        run("ip", "-n", self.name, "link", "set", inside, "up")
-        run("ip", "-n", self.name, "link", "set", "lo", "up")
-
-    def words(self, *words: str) -> list[str]:
-        """A command as it is run in the node."""
-        return ["ip", "netns", "exec", self.name, "taskset", "-c", self._core, *words]
-
-    def start(self, head: Node) -> None:
-        where = ["--head", "--port=6379", "--include-dashboard=false"]
-        if head is not self:
-            where = [f"--address={head.address}:6379"]
-        limits = ["--num-cpus=1", "--object-store-memory=150000000"]
-        place = [f"--node-ip-address={self.address}", f"--temp-dir=/tmp/{self.name}"]
-        run(*self.words(RAY, "start", *where, *(limits + (place if head is self else place[:1]))))
-
-    def kill(self) -> None:
-        """All its processes at once, as a power cut does."""
-        for pid in run("ip", "netns", "pids", self.name).stdout.split():
-            run("kill", "-9", pid, check=False)
-
-    def remove(self) -> None:
-        self.kill()
-        run("ip", "link", "del", self._outside, check=False)
-        run("ip", "netns", "del", self.name, check=False)
-
-
-@contextmanager
-def cluster(count: int) -> Iterator[list[Node]]:
-    run("ip", "link", "add", BRIDGE, "type", "bridge")
-    nodes: list[Node] = []
-    try:
-        run("ip", "addr", "add", f"{NET}.1/24", "dev", BRIDGE)
-        run("ip", "link", "set", BRIDGE, "up")
-        nodes += [Node(number) for number in range(count)]
-        for node in nodes:
-            node.start(nodes[0])
-        yield nodes
-    finally:
-        for node in nodes:
-            node.remove()
-        run("ip", "link", "del", BRIDGE, check=False)
-
-
-def ask(address: str, question: str) -> tuple[float, str]:
-    """Seconds, and what came: whole, the silent shards, or the error."""
+def ask(address: str, question: str) -> tuple[float, str, str]:
+    """Seconds, how it was answered (whole, partial, refused, none), and what was said."""
     body = json.dumps({"question": question}).encode()
     request = urllib.request.Request(
         f"http://{address}:{PORT}/api/ask", body, {"Content-Type": "application/json"}
     )
     begun = time.perf_counter()
     try:
-        with urllib.request.urlopen(request, timeout=90) as said:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as said:
             answer = json.loads(said.read())
-        came = "partial: " + ", ".join(answer["partial"]) if "partial" in answer else "whole"
-        quotes = json.dumps([one["quote"] for one in answer["findings"]])
-        return time.perf_counter() - begun, f"{came}\t{quotes}"
+        came = "partial" if "partial" in answer else "whole"
+        told = json.dumps([one["quote"] for one in answer["findings"]])
     except urllib.error.HTTPError as error:
-        return time.perf_counter() - begun, f"{error.code}: {error.read()[:200].decode()}"
-    except OSError as error:
-        return time.perf_counter() - begun, f"no connection: {error}"
+        came, told = "refused", f"{error.code}: {error.read()[:200].decode()}"
+    except (OSError, HTTPException) as error:
+        came, told = "none", str(error)
+    return time.perf_counter() - begun, came, told
+
+
+def build(head: Node, home: str, stories: Path, shards: int) -> int:
+    """Build a library on the cluster; how many passages it has."""
+    words = [*BALLET_QA, "build", "--ray", f"{head.address}:6379", "--index", home]
+    words += ["--shards", str(shards), "--stories", str(stories)]
+    said = run(*head.words(*words), env=head.env).stdout
+    return int(said.split(" passages (")[0].split("; ")[-1].replace(",", ""))
 
 
 @contextmanager
-def served(head: Node, home: Path, replicas: int) -> Iterator[None]:
-    words = [*BALLET_QA, "serve", "--ray", f"{head.address}:6379", "--index", str(home)]
+def served(head: Node, home: str, replicas: int) -> Iterator[None]:
+    words = [*BALLET_QA, "serve", "--ray", f"{head.address}:6379", "--index", home]
     words += ["--host", "0.0.0.0", "--port", str(PORT), "--replicas", str(replicas)]
     with subprocess.Popen(
-        head.words(*words), env=OURS, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        head.words(*words),
+        env=head.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     ) as server:
         assert server.stdout is not None
         print("  " + server.stdout.readline().strip(), flush=True)
@@ -150,26 +103,120 @@ def asked_at(address: str, questions: Sequence[str]) -> dict[str, float]:
     }
 
 
-def killed(head: Node, victim: Node, questions: Sequence[str]) -> dict[str, Any]:
-    """Kill a node under load: what was answered until all is whole again, and how long that took.
+class Load:
+    """Questions asked without end, by some at a time, of nodes that stay; each answer is kept."""
 
-    Whatever is said to be whole must be what was answered before.
-    """
-    before = {question: ask(head.address, question)[1] for question in questions[:12]}
-    victim.kill()
-    fell, whole_since, came = time.perf_counter(), None, {"whole": 0, "partial": 0, "error": 0}
-    wrong = 0
-    while time.perf_counter() - fell < 150:
-        for question, told in before.items():
-            _, now = ask(head.address, question)
-            kind = now.split("\t")[0].split(":")[0]
-            came[kind if kind in came else "error"] += 1
-            wrong += kind == "whole" and now != told
-            whole_since = (whole_since or time.perf_counter()) if kind == "whole" else None
-        if whole_since is not None and time.perf_counter() - whole_since > 15:
-            break
-    recovered = None if whole_since is None else round(whole_since - fell, 1)
-    return {"answers": came, "wrong": wrong, "whole_again_s": recovered}
+    def __init__(self, addresses: Sequence[str], questions: Sequence[str]) -> None:
+        self._addresses, self._questions = addresses, questions
+        self._expected = {question: ask(addresses[0], question)[2] for question in questions}
+        self._answers: list[tuple[float, float, str, str]] = []  # when, how long, how, what
+        self._over = Event()
+
+    def run(self, fault: Callable[[], None]) -> dict[str, Any]:
+        """Let it happen; how all was answered until it had been whole for a while again."""
+        threads = [Thread(target=self._ask, args=(number,)) for number in range(ASKERS)]
+        for thread in threads:
+            thread.start()
+        time.sleep(SETTLED_S)
+        fell = time.perf_counter()
+        fault()
+        while time.perf_counter() - fell < LONGEST_S and not self._settled(fell):
+            time.sleep(0.5)
+        self._over.set()
+        for thread in threads:
+            thread.join()
+        after = [answer for answer in self._answers if answer[0] > fell]
+        worse = [at - fell for at, _, came, _ in after if came != "whole"]
+        counted = Counter(came for _, _, came, _ in after)
+        reasons = Counter(told[:80] for *_, came, told in after if came in ("refused", "none"))
+        return {
+            "answers": {kind: counted[kind] for kind in ("whole", "partial", "refused", "none")},
+            "wrong": counted["wrong"],
+            "whole_again_s": round(max(worse, default=0.0), 1),
+            "slowest_s": round(max(seconds for _, seconds, _, _ in after), 1),
+            "reasons": dict(reasons.most_common(4)),
+        }
+
+    def _ask(self, number: int) -> None:
+        for turn in count(number):
+            if self._over.is_set():
+                return
+            question = self._questions[turn % len(self._questions)]
+            address = self._addresses[turn % len(self._addresses)]
+            seconds, came, told = ask(address, question)
+            if came == "whole" and told != self._expected[question]:
+                came = "wrong"
+            self._answers.append((time.perf_counter(), seconds, came, told))
+            if came == "none":
+                time.sleep(0.2)
+
+    def _settled(self, fell: float) -> bool:
+        """Whether all has been whole for a while, long enough for the fault to have shown."""
+        now = time.perf_counter()
+        latest = [came for at, _, came, _ in self._answers if at > now - QUIET_S]
+        return now - fell > QUIET_S and bool(latest) and set(latest) == {"whole"}
+
+
+def faults(stories: Path, questions: Sequence[str]) -> dict[str, Any]:
+    """What becomes of questions when a shard, a node, the head fall; each on a new cluster."""
+    made: dict[str, Any] = {}
+    for name, replicas in FAULTS:
+        with tempfile.TemporaryDirectory() as folder, cluster(3, Path(folder), redis=True) as nodes:
+            head, *workers = nodes
+            home = f"file://{folder}/library"
+            build(head, home, stories, 2)
+            with served(head, home, replicas):
+                load = Load([workers[0].address], questions[:12])
+                done = load.run(partial(FALLS[name], nodes))
+        made[f"{name}, {replicas} of each"] = done
+        print(name, replicas, done, flush=True)
+    return made
+
+
+def shard_falls(nodes: Sequence[Node]) -> None:
+    """A shard's process is killed: the first there is."""
+    for node in nodes[1:]:
+        keepers = [pid for pid, name in node.processes() if "ServeReplica:ballet_qa:shard" in name]
+        if keepers:
+            run("kill", "-9", keepers[0])
+            return
+    raise AssertionError("no node keeps a shard")
+
+
+def node_falls(nodes: Sequence[Node]) -> None:
+    """The last node is killed, and does not come back."""
+    nodes[-1].kill()
+
+
+def node_returns(nodes: Sequence[Node]) -> None:
+    """The last node is killed; a new one takes its place after a while."""
+    nodes[-1].kill()
+    time.sleep(AWAY_S)
+    nodes[-1].start(nodes[0])
+
+
+def head_returns(nodes: Sequence[Node]) -> None:
+    """The head is killed; a new one takes its place after a while, with what Redis knows."""
+    nodes[0].kill()
+    time.sleep(AWAY_S)
+    nodes[0].start(nodes[0])
+
+
+FALLS: dict[str, Callable[[Sequence[Node]], None]] = {
+    "a shard": shard_falls,
+    "a node": node_falls,
+    "a node that returns": node_returns,
+    "the head": head_returns,
+}
+FAULTS = [
+    ("a shard", 1),
+    ("a shard", 2),
+    ("a node", 1),
+    ("a node", 2),
+    ("a node that returns", 1),
+    ("the head", 1),
+    ("the head", 2),
+]
 
 
 def main() -> None:
@@ -177,6 +224,7 @@ def main() -> None:
     stories = ROOT.parent / "shared" / "data" / "fairytaleqa" / "val"
     parser.add_argument("--stories", type=Path, default=stories)
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--faults", action="store_true", help="only these, instead of the rates")
     options = parser.parse_args()
     lines = (options.stories / "questions.jsonl").read_text("utf-8").splitlines()
     asked = [json.loads(line)["question"] for line in lines]
@@ -186,44 +234,53 @@ def main() -> None:
     if file.exists():
         results = json.loads(file.read_text("utf-8"))
     results["circumstances"] = circumstances((*PACKAGES, "ray"))
-    for count in options.nodes:
-        with cluster(count) as nodes, tempfile.TemporaryDirectory() as folder:
-            head, home = nodes[0], Path(folder, "library")
-            words = [*BALLET_QA, "build", "--ray", f"{head.address}:6379", "--index", str(home)]
-            words += ["--shards", str(max(2, count)), "--stories", str(options.stories / "stories")]
+    if options.faults:
+        results["faults"] = faults(options.stories / "stories", questions)
+        file.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+        print(faults_table(results))
+        return
+    for number in options.nodes:
+        with tempfile.TemporaryDirectory() as folder, cluster(number, Path(folder)) as nodes:
+            head, home = nodes[0], f"{folder}/library"
             begun = time.perf_counter()
-            said = run(*head.words(*words)).stdout
-            built = time.perf_counter() - begun
-            passages = int(said.split(" passages (")[0].split("; ")[-1].replace(",", ""))
-            made: dict[str, Any] = {"passages": passages, "built_s": built}
-            print(f"{count} nodes: {passages} passages built in {built:.0f} s", flush=True)
-            with served(head, home, 1 if count == 1 else 2):
+            passages = build(head, home, options.stories / "stories", max(2, number))
+            made = {"passages": passages, "built_s": time.perf_counter() - begun}
+            print(
+                f"{number} nodes: {passages} passages built in {made['built_s']:.0f} s", flush=True
+            )
+            with served(head, home, 1):
                 made |= asked_at(head.address, questions)
-                if count > 1:
-                    made["killed"] = killed(head, nodes[-1], questions)
-            results["nodes"][str(count)] = made
+            results["nodes"][str(number)] = made
             print(f"  {made}", flush=True)
             file.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     print(table(results))
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results for docs/scale-out.md."""
+    """The rates for docs/scale-out.md."""
     lines = [
-        "| nodes | passages built a second | ask p50 ms | p95 ms | answers a second, 8 at once "
-        "| a node killed: answered whole, partly, not at all | wrong | whole again after s |",
+        "| nodes | passages built a second | ask p50 ms | p95 ms | answers a second, 8 at once |",
+        "|---|---|---|---|---|",
+    ]
+    for nodes, made in results["nodes"].items():
+        rate = made["passages"] / made["built_s"]
+        line = f"| {nodes} | {rate:.1f} | {made['ask_p50_ms']:.0f} | {made['ask_p95_ms']:.0f} "
+        lines.append(line + f"| {made['answers_s']:.1f} |")
+    return "\n".join(lines)
+
+
+def faults_table(results: dict[str, Any]) -> str:
+    """What fell and returned, for docs/scale-out.md."""
+    lines = [
+        "| killed | whole | partial | refused | none | wrong | whole again after s | slowest s |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for count, made in results["nodes"].items():
-        rate = made["passages"] / made["built_s"]
-        line = f"| {count} | {rate:.1f} | {made['ask_p50_ms']:.0f} | {made['ask_p95_ms']:.0f} "
-        line += f"| {made['answers_s']:.1f} "
-        fell = made.get("killed")
-        if fell is None:
-            lines.append(line + "| | | |")
-            continue
-        numbers = ", ".join(str(number) for number in fell["answers"].values())
-        lines.append(line + f"| {numbers} | {fell['wrong']} | {fell['whole_again_s']} |")
+    for name, made in results["faults"].items():
+        numbers = " | ".join(str(number) for number in made["answers"].values())
+        lines.append(
+            f"| {name} | {numbers} | {made['wrong']} | {made['whole_again_s']} "
+            f"| {made['slowest_s']} |"
+        )
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -172,6 +173,16 @@ def test_of_two_builds_at_once_the_later_is_told(
     with pytest.raises(IndexBusyError, match="by somebody else meanwhile"):
         home.publish(LibraryManifest(1, "", library.roots, library.shards), before)
     assert home.live() == live
+
+
+def test_whoever_publishes_need_not_have_built(
+    shelf: Path, url: str, machine: SwitchTo, words: WordEncoder
+) -> None:
+    build_library(shelf, url, 1, encoder=words)
+    machine("two")
+    home = Home.at(url)
+    home.publish(replace(home.library(), built="later"), home.live())
+    assert home.library().built == "later"
 
 
 def test_a_build_that_fails_leaves_what_is_there(

@@ -8,6 +8,7 @@ answer, who was silent. A new manifest is taken up between two questions, as on 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections import OrderedDict
@@ -122,6 +123,7 @@ class ShardKeeper:
     """Keeps one shard open."""
 
     def __init__(self, home: Home, name: str) -> None:
+        _use_every_core()
         self._home = home
         self._held: OrderedDict[str, Index] = OrderedDict()
         self._lock = Lock()
@@ -151,6 +153,7 @@ class EncoderKeeper:
     """Keeps the encoder loaded, and embeds the questions of a moment together."""
 
     def __init__(self, name: str) -> None:
+        _use_every_core()
         self._encoder = load_encoder(name)
 
     def told(self) -> tuple[str, str, int]:
@@ -167,6 +170,7 @@ class ReaderKeeper:
     """Keeps the reader's network loaded."""
 
     def __init__(self) -> None:
+        _use_every_core()
         self._network = CrossEncoder.loading()
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=_BATCH_WAIT_S)
@@ -291,6 +295,11 @@ class Page:
         check_encoder(index.manifest, encoder, self._home.folder)
         retriever = Retriever(index, encoder)
         return Answerer(retriever, StoryReader(index, encoder, KeptReader(self._reader)))
+
+
+def _use_every_core() -> None:
+    """Ray tells a process by this how few it may use; here they are shared, as by threads."""
+    os.environ.pop("OMP_NUM_THREADS", None)
 
 
 def _names(home: Home) -> list[str]:

@@ -211,7 +211,7 @@ class Home:
                 _clear(files, f"{root}/{SHARDS}", [live, before])
         if live != before:
             replace_file(self.folder / LIBRARY, told)
-        for folder in (self.folder / SHARDS).iterdir():
+        for folder in (self.folder / SHARDS).glob("*"):  # none, where others built
             if folder.name not in live:
                 shutil.rmtree(folder)
 
