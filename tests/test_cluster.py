@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -21,7 +22,7 @@ import pytest
 
 from ballet_qa.answering import Answerer
 from ballet_qa.render import answer_json
-from conftest import SEEDS
+from conftest import SEEDS, run_apart
 
 pytest.importorskip("ray", reason="Ray is an extra: pip install 'ballet-qa[ray]'")
 
@@ -103,7 +104,7 @@ def cluster(stories: Path) -> Iterator[Cluster]:
         assert done.returncode == 0, done.stderr
         assert "4 stories: 4 added" in done.stdout
         assert "(32 embedded)" in done.stdout
-        words = ["serve", "--ray", made.address, "--index", made.home, "--port", str(page)]
+        words = ["serve", "--ray", made.address, "--index", made.home, "--port", str(page), "--mcp"]
         with subprocess.Popen(
             [*BALLET_QA, *words], stdout=subprocess.PIPE, text=True, env=OURS
         ) as serving:
@@ -142,6 +143,17 @@ def test_the_cluster_answers_as_one_machine(
 def test_the_page_is_served(cluster: Cluster) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{cluster.port}/", timeout=60) as page:
         assert b"ballet_qa" in page.read()
+
+
+def test_agents_are_served(cluster: Cluster) -> None:
+    from mcp.client import Client
+
+    async def asked() -> Any:
+        async with Client(f"http://127.0.0.1:{cluster.port}/mcp") as client:
+            return await client.call_tool("ask", {"question": "Who owns the café?"})
+
+    said = run_apart(asyncio.wait_for(asked(), 60))
+    assert "Colette" in str(said.structured_content)
 
 
 def test_a_killed_shard_is_named_or_replaced_and_comes_back(cluster: Cluster) -> None:

@@ -41,7 +41,11 @@ async def used(client: Any) -> dict[str, Any]:
 
 def check(told: dict[str, Any], answerer: Answerer) -> None:
     assert told["tools"] == ["ask", "search", "list_stories", "read_story"]
-    assert told["asked"] == answer_json(answerer.answer("Who owns the café?", 1))
+    expected = answer_json(answerer.answer("Who owns the café?", 1))
+    # Another process may put its numbers elsewhere in memory, and add them up in another order.
+    scores = [[hit.pop("score") for hit in form["hits"]] for form in (told["asked"], expected)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    assert told["asked"] == expected
     assert [hit["rank"] for hit in told["found"]["hits"]] == [1, 2]
     assert told["stories"]["total"] == 4
     text = told["story"]["text"]

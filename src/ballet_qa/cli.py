@@ -470,10 +470,8 @@ def serve(
     serving = Serving(host, port, auth, root_path, allow_add, mcp)
     if ray is None:
         run(index, serving, reader)
-    elif reader is not None:
-        raise typer.BadParameter("on a cluster the package's own reader reads; leave --reader out")
     else:
-        _cluster("serve").run_on_cluster(index, ray, serving, replicas)
+        _cluster("serve").run_on_cluster(index, ray, serving, replicas, reader)
 
 
 @app.command("mcp")

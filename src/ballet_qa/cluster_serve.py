@@ -61,31 +61,45 @@ _CPUS = 0.1  # what Ray sets aside for a deployment: they share the cores, as th
 
 
 def run_on_cluster(
-    index_dir: str | Path, address: str, serving: Serving | None = None, replicas: int = 1
+    index_dir: str | Path,
+    address: str,
+    serving: Serving | None = None,
+    replicas: int = 1,
+    reader: str | Path | None = None,
 ) -> None:
     """Serve until interrupted.
 
-    ``replicas`` is how many there are of each shard, of the encoder and of the reader. Raises
-    IndexMismatchError when there is no sound library, ServeError when there is no cluster, or for
+    ``replicas`` is how many there are of each shard, of the encoder and of the reader; ``reader``
+    is a folder of weights that every node sees. Raises IndexMismatchError when there is no sound
+    library, ReaderError for a folder without weights, ServeError when there is no cluster, or for
     what a cluster cannot do.
     """
     serving = serving or Serving()
-    if serving.allow_add or serving.mcp:
-        raise ServeError("on a cluster, --allow-add and --mcp are not served; leave them out")
+    if serving.allow_add:
+        raise ServeError(
+            "on a cluster stories are added by `ballet-qa build --ray`; leave --allow-add out"
+        )
+    weights = None if reader is None else Path(reader).resolve()
+    if weights is not None:
+        CrossEncoder(weights)  # what is missing is said at once
     home = Home.at(index_dir)
     names = _names(home)
+
+    def served() -> None:
+        serve.run(application(home, serving, replicas, weights), name=_APP, route_prefix="/")
+
     with connected(address):
         # As Ctrl-C: what serves would outlive us. After Ray, which has a handler of its own.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         serve.start(http_options={"host": serving.host, "port": serving.port})
         try:
-            serve.run(application(home, serving, replicas), name=_APP, route_prefix="/")
+            served()
             print(opening_words(serving), flush=True)
             while True:
                 time.sleep(_LOOK_S)
                 with suppress(IndexMismatchError, StorageError):  # it is looked for again
                     if _names(home) != names:  # the library has been dealt anew
-                        serve.run(application(home, serving, replicas), name=_APP, route_prefix="/")
+                        served()
                         names = _names(home)
         except KeyboardInterrupt:
             pass
@@ -93,7 +107,9 @@ def run_on_cluster(
             serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def application(home: Home, serving: Serving, replicas: int = 1) -> serve.Application:
+def application(
+    home: Home, serving: Serving, replicas: int = 1, reader: Path | None = None
+) -> serve.Application:
     """The page with all that it asks, as an application of Ray Serve."""
 
     def deployed(kind: type, name: str, **options: Any) -> Any:
@@ -114,7 +130,7 @@ def application(home: Home, serving: Serving, replicas: int = 1) -> serve.Applic
         serving,
         {name: deployed(ShardKeeper, name, **many).bind(home, name) for name in _names(home)},
         deployed(EncoderKeeper, "encoder", **many).bind(encoder),
-        deployed(ReaderKeeper, "reader", **many).bind(),
+        deployed(ReaderKeeper, "reader", **many).bind(reader),
     )
     return bound
 
@@ -169,9 +185,9 @@ class EncoderKeeper:
 class ReaderKeeper:
     """Keeps the reader's network loaded."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None) -> None:
         _use_every_core()
-        self._network = CrossEncoder.loading()
+        self._network = CrossEncoder.loading(folder)
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=_BATCH_WAIT_S)
     async def judge(self, asked: list[tuple[str, list[Context]]]) -> list[list[Judgement]]:
