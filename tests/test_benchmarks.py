@@ -21,6 +21,7 @@ import followups
 import load
 import quality
 import reading
+import scale_out
 import speed
 
 QUESTIONS = """question_id,local-or-sum,cor_section,attribute1,attribute2,question,ex-or-im1,\
@@ -108,6 +109,13 @@ def test_the_readme_shows_the_committed_figures() -> None:
     for name in ("quality", "risk", "speed"):
         assert f"(docs/plots/{name}.svg)" in readme
         assert (ROOT / f"docs/plots/{name}.svg").is_file()
+
+
+def test_the_docs_show_the_committed_figures_of_a_cluster() -> None:
+    docs = (ROOT / "docs/scale-out.md").read_text("utf-8")
+    results = json.loads((ROOT / "benchmarks/results/scale_out.json").read_text("utf-8"))
+    assert scale_out.table(results) in docs
+    assert scale_out.faults_table(results) in docs
 
 
 def test_a_library_of_any_size_can_be_made_without_the_question_sets(tmp_path: Path) -> None:

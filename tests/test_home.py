@@ -153,7 +153,7 @@ def test_a_manifest_cannot_name_a_file_elsewhere(
     entry["sha256"] = digest.stdout.decode().split()[0]
     library.write_text(json.dumps(told), "utf-8")
     machine("two")
-    with pytest.raises(StorageError, match="leads elsewhere"):
+    with pytest.raises(IndexMismatchError, match="leads elsewhere"):
         hits(url, words)
     entry["generation"] = leads
     library.write_text(json.dumps(told), "utf-8")

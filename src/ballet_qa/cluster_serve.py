@@ -123,13 +123,12 @@ def application(
         )
 
     many: dict[str, Any] = {"num_replicas": replicas, "max_ongoing_requests": _AT_ONCE}
-    encoder = home.manifest(home.library().shards[0]).encoder
     page = deployed(serve.ingress()(Page), "page", max_ongoing_requests=SETTINGS.max_conversations)
     bound: serve.Application = page.bind(
         home,
         serving,
         {name: deployed(ShardKeeper, name, **many).bind(home, name) for name in _names(home)},
-        deployed(EncoderKeeper, "encoder", **many).bind(encoder),
+        deployed(EncoderKeeper, "encoder", **many).bind(home.encoder()),
         deployed(ReaderKeeper, "reader", **many).bind(reader),
     )
     return bound

@@ -27,7 +27,6 @@ from ballet_qa.errors import IndexBusyError, IndexMismatchError, StorageError
 from ballet_qa.generation import (
     LIVE,
     MANIFEST,
-    Manifest,
     finished_generations,
     make_live,
     read_manifest,
@@ -111,7 +110,8 @@ class Home:
                 )
             entries = tuple(ShardEntry(**entry) for entry in fields.pop("shards"))
             for name in (name for entry in entries for name in (entry.name, entry.generation)):
-                _check_within(name, parts=1)
+                if not _stays_within(name) or len(PurePosixPath(name).parts) != 1:
+                    raise ValueError(f"{name!r} is no name of a folder")
             return LibraryManifest(**fields, shards=entries)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise IndexMismatchError(
@@ -128,12 +128,13 @@ class Home:
         """The folder of one shard's index."""
         return self.folder / SHARDS / name
 
-    def manifest(self, entry: ShardEntry) -> Manifest:
-        """What this generation says of itself. Raises IndexMismatchError."""
+    def encoder(self) -> str:
+        """The encoder that the library was built with. Raises IndexMismatchError."""
+        entry = self.library().shards[0]
         if not self.url:
-            return read_manifest(self.bring(entry))
+            return read_manifest(self.bring(entry)).encoder
         with self._remote() as (files, root):
-            return Manifest(**json.loads(self._told(files, root, entry)))
+            return str(json.loads(self._told(files, root, entry))["encoder"])
 
     def open(self, entry: ShardEntry) -> Index:
         """Open this generation of a shard, brought here first. Raises IndexMismatchError."""
@@ -154,7 +155,7 @@ class Home:
         """
         folder = self._generation(entry)
         if self.url:
-            with self._bringing(entry.generation) as part:
+            with self._bringing(entry.name) as part:
                 if not folder.is_dir():
                     self._fetch(entry, part, {} if afresh else self._files_here(entry.name))
                     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -257,13 +258,13 @@ class Home:
         replace_file(here, told)
 
     @contextmanager
-    def _bringing(self, generation: str) -> Iterator[Path]:
-        """A new folder to bring a generation to, for one process at a time."""
+    def _bringing(self, name: str) -> Iterator[Path]:
+        """A new folder to bring a generation of a shard to, for one process at a time."""
         coming = self.folder / _COMING
         coming.mkdir(parents=True, exist_ok=True)
-        with (coming / f"{generation}.lock").open("a") as lock:
+        with (coming / f"{name}.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            part = coming / generation
+            part = coming / name
             shutil.rmtree(part, ignore_errors=True)  # of one that died
             part.mkdir()
             try:
@@ -283,8 +284,12 @@ class Home:
         with self._remote() as (files, root):
             told = self._told(files, root, entry)
             (part / MANIFEST).write_bytes(told)
-            for file, sha256 in Manifest(**json.loads(told)).files.items():
-                _check_within(file)
+            for file, sha256 in json.loads(told)["files"].items():
+                if not _stays_within(file):
+                    raise IndexMismatchError(
+                        f"the manifest of {entry.name} in {self} names {file!r}, which leads "
+                        f"elsewhere; run: {self._build_command}"
+                    )
                 (part / file).parent.mkdir(parents=True, exist_ok=True)
                 if sha256 in known:
                     linked(known[sha256], part / file)
@@ -350,10 +355,7 @@ def _clear(files: Any, shards: str, kept: Sequence[Mapping[str, ShardEntry]]) ->
                 files.rm(generation, recursive=True)
 
 
-def _check_within(name: str, parts: int | None = None) -> None:
-    """Raise ValueError unless a path stays below where it is used."""
+def _stays_within(name: str) -> bool:
+    """Whether a path stays below where it is used."""
     path = PurePosixPath(name)
-    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise ValueError(f"{name!r} leads elsewhere")
-    if parts is not None and len(path.parts) != parts:
-        raise ValueError(f"{name!r} is no name")
+    return bool(path.parts) and not path.is_absolute() and not {"..", "\\"} & {*path.parts, *name}
