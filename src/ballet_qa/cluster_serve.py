@@ -32,10 +32,8 @@ from ballet_qa.cross_encoder import Context, CrossEncoder, Judgement
 from ballet_qa.encoder import load_encoder
 from ballet_qa.errors import (
     BalletQAError,
-    IndexMismatchError,
     ServeError,
     SilentError,
-    StorageError,
 )
 from ballet_qa.generation import Manifest
 from ballet_qa.home import Home, ShardEntry
@@ -97,7 +95,7 @@ def run_on_cluster(
             print(opening_words(serving), flush=True)
             while True:
                 time.sleep(_LOOK_S)
-                with suppress(IndexMismatchError, StorageError):  # it is looked for again
+                with suppress(BalletQAError):  # it is looked for again
                     if _names(home) != names:  # the library has been dealt anew
                         served()
                         names = _names(home)

@@ -23,7 +23,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ballet_qa.columns import linked
-from ballet_qa.errors import IndexBusyError, IndexMismatchError, StorageError
+from ballet_qa.errors import (
+    IndexBusyError,
+    IndexMismatchError,
+    IndexMissingError,
+    StorageError,
+)
 from ballet_qa.generation import (
     LIVE,
     MANIFEST,
@@ -98,9 +103,10 @@ class Home:
             return bool(files.exists(f"{root}/{LIVE}"))
 
     def library(self) -> LibraryManifest:
-        """The live manifest. Raises IndexMismatchError when there is no sound one."""
-        self._bring_manifest()
+        """The live manifest. Raises IndexMissingError, or IndexMismatchError for one not sound."""
         path, remedy = self.folder / LIBRARY, f"run: {self._build_command}"
+        if not self.has_library():
+            raise IndexMissingError(f"no library in {self}; {remedy}")
         try:
             fields = json.loads(path.read_text("utf-8"))
             if fields["format_version"] != LIBRARY_VERSION:
@@ -115,12 +121,12 @@ class Home:
             return LibraryManifest(**fields, shards=entries)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise IndexMismatchError(
-                f"the {LIBRARY} of {self} is missing or damaged ({error}); {remedy}"
+                f"the {LIBRARY} of {self} is damaged ({error}); {remedy}"
             ) from error
 
     def live(self) -> dict[str, ShardEntry]:
         """The live shards by their names; none where there is no sound library yet."""
-        with suppress(IndexMismatchError):
+        with suppress(IndexMissingError, IndexMismatchError):
             return {entry.name: entry for entry in self.library().shards}
         return {}
 
@@ -228,8 +234,7 @@ class Home:
 
     @property
     def _build_command(self) -> str:
-        where = f"{self} --ray ADDRESS" if self.url else str(self)
-        return f"ballet-qa build --shards N --index {where}"
+        return f"ballet-qa build --shards N --index {self}"
 
     @contextmanager
     def _remote(self) -> Iterator[tuple[Any, str]]:
