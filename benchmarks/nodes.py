@@ -19,6 +19,7 @@ from typing import Any
 
 RAY = str(Path(sys.executable).with_name("ray"))
 BRIDGE, NET, REDIS_PORT = "bq-bridge", "10.77.0", 6399
+PASSWORD = secrets.token_hex(16)  # of the Redis
 OURS = os.environ | {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
@@ -45,7 +46,7 @@ class Node:
 
         Such a head only coordinates: what would run on it would fall with it.
         """
-        self._cpus = 1 if redis is None else 0
+        self._redis = redis is not None
         self.name, self.address = f"bq-node-{number}", f"{NET}.{10 + number}"
         self._core = str(number % (os.cpu_count() or 1))
         self.env = OURS | {"XDG_CACHE_HOME": str(room / self.name / "cache")}
@@ -69,12 +70,14 @@ class Node:
     def start(self, head: Node) -> None:
         """Start Ray here, as the head or on it."""
         where = ["--head", "--port=6379", "--include-dashboard=false"]
+        if self._redis:
+            where.append(f"--redis-password={PASSWORD}")
         if head is not self:
             where = [f"--address={head.address}:6379"]
         # A machine that takes the place of another has nothing of it.
         temp = Path("/tmp", self.name)
         shutil.rmtree(temp, ignore_errors=True)
-        limits = [f"--num-cpus={self._cpus}", "--object-store-memory=150000000"]
+        limits = [f"--num-cpus={0 if self._redis else 1}", "--object-store-memory=150000000"]
         place = [f"--node-ip-address={self.address}", f"--temp-dir={temp}"]
         words = [RAY, "start", *where, *limits, *(place if head is self else place[:1])]
         run(*self.words(*words), env=self.env)
@@ -124,10 +127,10 @@ def cluster(count: int, room: Path, *, redis: bool = False) -> Iterator[list[Nod
 def _redis(room: Path) -> Iterator[str]:
     """A Redis on the bridge, on no node."""
     words = ["redis-server", "--port", str(REDIS_PORT), "--bind", f"{NET}.1", "--dir", str(room)]
-    words += ["--protected-mode", "no", "--appendonly", "yes"]
+    words += ["--requirepass", PASSWORD, "--appendonly", "yes"]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL) as server:
         try:
-            ping = ["redis-cli", "-h", f"{NET}.1", "-p", str(REDIS_PORT), "ping"]
+            ping = ["redis-cli", "-h", f"{NET}.1", "-p", str(REDIS_PORT), "-a", PASSWORD, "ping"]
             until = time.monotonic() + 10
             while "PONG" not in run(*ping, check=False).stdout and time.monotonic() < until:
                 time.sleep(0.1)
