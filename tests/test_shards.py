@@ -286,6 +286,26 @@ def test_the_page_and_the_routes_say_who_was_silent(
         assert "does not answer" in said.json()["error"]["message"]
 
 
+def test_the_stories_are_shown_but_for_those_of_a_silent_shard(
+    muted: tuple[Answerer, dict[str, Mute]], library: Path
+) -> None:
+    answerer, shards = muted
+    room = Room(Library(library, opened=lambda _: answerer))
+    shard = next(s for s in shards.values() if s.manifest.stories)
+    shard.silent = True
+    there = 4 - shard.manifest.stories
+    _, _, books = room.arrive()
+    assert len(room.choices()) == there
+    assert books.count('class="bq-book"') == there
+    assert f"Not all stories were asked: {shard.name} did not answer." in books
+    for one in shards.values():
+        one.silent = True
+    assert "does not answer" in room.books("a name that was not looked for")
+    for one in shards.values():
+        one.silent = False
+    assert room.books("").count('class="bq-book"') == 4
+
+
 def test_when_nobody_answers_that_is_said(muted: tuple[Answerer, dict[str, Mute]]) -> None:
     answerer, shards = muted
     for shard in shards.values():
