@@ -296,6 +296,7 @@ def test_the_stories_are_shown_but_for_those_of_a_silent_shard(
     there = 4 - shard.manifest.stories
     _, _, books = room.arrive()
     assert len(room.choices()) == there
+    assert room.examples() == []
     assert books.count('class="bq-book"') == there
     assert f"Not all stories were asked: {shard.name} did not answer." in books
     for one in shards.values():
@@ -304,6 +305,7 @@ def test_the_stories_are_shown_but_for_those_of_a_silent_shard(
     for one in shards.values():
         one.silent = False
     assert room.books("").count('class="bq-book"') == 4
+    assert len(room.examples()) == 4
 
 
 def test_when_nobody_answers_that_is_said(muted: tuple[Answerer, dict[str, Mute]]) -> None:

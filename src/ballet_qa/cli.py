@@ -402,7 +402,7 @@ def doctor(
     if home.has_library():
         if repair:
             raise typer.BadParameter("a library in shards is mended by building it again")
-        shards = [home.bring(entry).parent.parent for entry in home.library().shards]
+        shards = [home.at_hand(entry) for entry in home.library().shards]
         if not _print_checks(check for shard in shards for check in examine(shard)):
             raise typer.Exit(3)
         return

@@ -249,7 +249,7 @@ def make_live(folder: Path) -> None:
 
 def replace_file(path: Path, text: str) -> None:
     """Put this text in the place of a file, whole or not at all, whatever fails."""
-    part = path.with_name(f"{path.name}.{secrets.token_hex(3)}.part")
+    part = path.with_name(f"{path.name}.part")
     part.write_text(text, "utf-8")
     _fsync(part)
     part.replace(path)

@@ -166,7 +166,6 @@ class Home:
                     self._fetch(entry, part, {} if afresh else self._files_here(entry.name))
                     folder.parent.mkdir(parents=True, exist_ok=True)
                     part.rename(folder)
-            make_live(folder)
             remove_old(self.shard(entry.name), folder.name)
         manifest = folder / MANIFEST
         if not manifest.is_file() or sha256_of(manifest) != entry.sha256:
@@ -174,6 +173,13 @@ class Home:
                 f"{manifest} is missing or damaged; run: {self._build_command}"
             )
         return folder
+
+    def at_hand(self, entry: ShardEntry) -> Path:
+        """The folder of a shard's index in which this generation is live. Raises as `bring`."""
+        generation = self.bring(entry)
+        if self.url:
+            make_live(generation)
+        return self.shard(entry.name)
 
     def keep(self, name: str, generation: str, before: ShardEntry | None) -> ShardEntry:
         """Put a generation that was built here where the library is kept.
@@ -216,7 +222,8 @@ class Home:
                 files.pipe_file(part, told.encode())
                 files.mv(part, f"{root}/{LIBRARY}")
                 _clear(files, f"{root}/{SHARDS}", [live, before])
-        if live != before:
+            self._bring_manifest()
+        elif live != before:
             replace_file(self.folder / LIBRARY, told)
         for folder in (self.folder / SHARDS).glob("*"):  # none, where others built
             if folder.name not in live:
@@ -256,20 +263,23 @@ class Home:
             except FileNotFoundError:
                 here.unlink(missing_ok=True)
                 return
-        with suppress(FileNotFoundError):
-            if here.read_text("utf-8") == told:
-                return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        replace_file(here, told)
+        with self._alone(LIBRARY):
+            if not here.is_file() or here.read_text("utf-8") != told:
+                replace_file(here, told)
 
     @contextmanager
-    def _bringing(self, name: str) -> Iterator[Path]:
-        """A new folder to bring a generation of a shard to, for one process at a time."""
+    def _alone(self, name: str) -> Iterator[Path]:
+        """Where something of this name is brought to, by one process or thread at a time."""
         coming = self.folder / _COMING
         coming.mkdir(parents=True, exist_ok=True)
         with (coming / f"{name}.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            part = coming / name
+            yield coming / name
+
+    @contextmanager
+    def _bringing(self, name: str) -> Iterator[Path]:
+        """A new folder to bring a generation of a shard to."""
+        with self._alone(name) as part:
             shutil.rmtree(part, ignore_errors=True)  # of one that died
             part.mkdir()
             try:

@@ -104,7 +104,7 @@ def prepared(home: Home, name: str, before: ShardEntry | None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if before is not None:
         with suppress(IndexMismatchError):  # then it is built anew
-            home.bring(before)
+            home.at_hand(before)
     return folder
 
 

@@ -103,8 +103,7 @@ def build_page(library: Library, shelf: Shelf | None = None) -> gr.Blocks:
                     conversation = _told(room.conversation([]), "conversation")
                     with gr.Row(elem_id="examples") as examples:
                         example_buttons = [
-                            gr.Button(question, size="sm")
-                            for question in example_questions(library.answerer())
+                            gr.Button(question, size="sm") for question in room.examples()
                         ]
                     with gr.Row(elem_id="ask-row"):
                         box = _line("Your question", "Ask about the stories", "ask-box")
@@ -226,6 +225,13 @@ class Room:
         """The name, and how many stories there are."""
         stories = self._library.answerer().index.manifest.stories
         return render.page_html("masthead.html", stories=stories)
+
+    def examples(self) -> list[str]:
+        """Questions that the stories answer; none while a shard is silent."""
+        try:
+            return example_questions(self._library.answerer())
+        except SilentError:
+            return []
 
     def choices(self) -> list[tuple[str, str]]:
         """The stories to choose from: what is shown, and the id."""
