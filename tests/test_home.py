@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -164,6 +165,16 @@ def test_a_manifest_cannot_name_a_file_elsewhere(
     library.write_text(json.dumps(told), "utf-8")
     with pytest.raises(IndexMismatchError, match="damaged"):
         hits(url, words)
+
+
+def test_sent_to_another_machine_it_has_a_folder_of_that_one(
+    tmp_path: Path, machine: SwitchTo
+) -> None:
+    far, here = Home.at("memory://bucket"), Home.at(tmp_path / "index")
+    sent = [pickle.dumps(home) for home in (far, here)]
+    machine("two")
+    assert pickle.loads(sent[0]) == Home.at("memory://bucket") != far
+    assert pickle.loads(sent[1]) == here
 
 
 def test_of_two_builds_at_once_the_later_is_told(

@@ -332,18 +332,18 @@ def test_a_change_touches_one_shard_and_is_live_at_once(
     home = tmp_path / "library"
     first = build_library(shelf, home, 3, encoder=words)
     assert (first.stories, first.passages, first.embedded) == (2, 5, 5)
-    before = {entry.name: entry for entry in Home.at(home).library().shards}
+    before = Home.at(home).live()
     library = Library(home, encoder=words)
     old = library.answerer()
     (shelf / "lake.txt").write_text("A swan on the lake.\n", "utf-8")
     report = build_library(shelf, home, 3, encoder=words)
     assert (report.added, report.unchanged, report.embedded) == (("lake",), ("old/barn", "pond"), 1)
-    after = {entry.name: entry for entry in Home.at(home).library().shards}
+    after = Home.at(home).live()
     assert sum(after[name] != before[name] for name in after) == 1
     assert library.answerer().retriever.search("swan lake")[0].passage.story_id == "lake"
     assert old.retriever.search("swan lake")[0].passage.story_id == "pond"
     assert build_library(shelf, home, 3, encoder=words).embedded == 0
-    assert {entry.name: entry for entry in Home.at(home).library().shards} == after
+    assert Home.at(home).live() == after
     assert all(c.problem is None for s in (home / "shards").iterdir() for c in examine(s, words))
 
 

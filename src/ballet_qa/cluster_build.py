@@ -62,13 +62,12 @@ def build_on_cluster(
     """
     given = [stories] if isinstance(stories, (str, Path)) else list(stories)
     # A worker has a working directory of its own.
-    roots, place = [Path(root).resolve() for root in given], str(Home.at(index_dir))
-    home = Home.at(place)
+    roots, home = [Path(root).resolve() for root in given], Home.at(index_dir)
     dealt = deal(find_story_files(roots), parts)
     check_home(home)
     with build_lock(home.folder), connected(address), home.staging() as staging:
         live = home.live()
-        shards = [(place, name, part, live.get(name)) for name, part in dealt.items()]
+        shards = [(home, name, part, live.get(name)) for name, part in dealt.items()]
         wanted = ray.get([_new.remote(*shard, encoder) for shard in shards])
         _embed(dict(zip(dealt, wanted, strict=True)), staging, encoder)
         built = ray.get([_build.remote(*shard, roots, encoder, staging) for shard in shards])
@@ -110,14 +109,14 @@ def _look(address: str) -> None:
 
 @ray.remote(max_retries=_TRIES)
 def _new(
-    place: str, name: str, part: Found, live: ShardEntry | None, encoder: str
+    home: Home, name: str, part: Found, live: ShardEntry | None, encoder: str
 ) -> tuple[StoryFile, ...]:
-    return new_files(part, prepared(Home.at(place), name, live), load_encoder(encoder))
+    return new_files(part, prepared(home, name, live), load_encoder(encoder))
 
 
 @ray.remote(max_retries=_TRIES)
 def _build(
-    place: str,
+    home: Home,
     name: str,
     part: Found,
     live: ShardEntry | None,
@@ -125,7 +124,6 @@ def _build(
     encoder: str,
     staging: str,
 ) -> Part:
-    home = Home.at(place)
     staged = StagedVectors(load_encoder(encoder), f"{staging}/shard={name}", home.folder)
     return build_part(home, name, part, roots, live, staged)
 

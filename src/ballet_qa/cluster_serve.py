@@ -96,9 +96,9 @@ def run_on_cluster(
             while True:
                 time.sleep(_LOOK_S)
                 with suppress(BalletQAError):  # it is looked for again
-                    if _names(home) != names:  # the library has been dealt anew
+                    if (dealt := _names(home)) != names:  # the library has been dealt anew
                         served()
-                        names = _names(home)
+                        names = dealt
         except KeyboardInterrupt:
             pass
         finally:

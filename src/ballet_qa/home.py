@@ -16,7 +16,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -89,6 +89,10 @@ class Home:
     def __str__(self) -> str:
         """The place as a person knows it."""
         return self.url or str(self.folder)
+
+    def __reduce__(self) -> tuple[Callable[[str], Home], tuple[str]]:
+        """Sent to another machine, it is the home with that machine's folder."""
+        return Home.at, (str(self),)
 
     def has_library(self) -> bool:
         """Whether there is a manifest; it is brought here."""

@@ -94,6 +94,6 @@ class Library:
         """What changes with the pointer: a rename gives it another inode."""
         for pointer in (LIBRARY, LIVE):
             with suppress(OSError):
-                status = (self._home.folder / pointer).stat()
+                status = (self.index_dir / pointer).stat()
                 return status.st_ino, status.st_mtime_ns
         return None
