@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 RAY = str(Path(sys.executable).with_name("ray"))
+RAYS = "/tmp/ray"
 BRIDGE, NET, REDIS_PORT = "bq-bridge", "10.77.0", 6399
 PASSWORD = secrets.token_hex(16)  # of the Redis
 OURS = os.environ | {
@@ -50,6 +51,8 @@ class Node:
         self.name, self.address = f"bq-node-{number}", f"{NET}.{10 + number}"
         self._core = str(number % (os.cpu_count() or 1))
         self.env = OURS | {"XDG_CACHE_HOME": str(room / self.name / "cache")}
+        # Ray's own files: a node that shared them would lose its sockets with another's.
+        self._rays = room / self.name / "ray"
         if redis is not None:
             self.env |= {"RAY_REDIS_ADDRESS": redis, "RAY_external_storage_namespace": "ballet_qa"}
         inside, outside = f"bq-in-{number}", f"bq-out-{number}"
@@ -65,7 +68,8 @@ class Node:
 
     def words(self, *words: str) -> list[str]:
         """A command as it is run in the node."""
-        return ["ip", "netns", "exec", self.name, "taskset", "-c", self._core, *words]
+        mounted = ["sh", "-c", f'mount --bind "$0" {RAYS} && exec "$@"', str(self._rays)]
+        return ["ip", "netns", "exec", self.name, *mounted, "taskset", "-c", self._core, *words]
 
     def start(self, head: Node) -> None:
         """Start Ray here, as the head or on it."""
@@ -75,11 +79,10 @@ class Node:
         if head is not self:
             where = [f"--address={head.address}:6379"]
         # A machine that takes the place of another has nothing of it.
-        temp = Path("/tmp", self.name)
-        shutil.rmtree(temp, ignore_errors=True)
+        shutil.rmtree(self._rays, ignore_errors=True)
+        self._rays.mkdir(parents=True)
         limits = [f"--num-cpus={0 if self._redis else 1}", "--object-store-memory=150000000"]
-        place = [f"--node-ip-address={self.address}", f"--temp-dir={temp}"]
-        words = [RAY, "start", *where, *limits, *(place if head is self else place[:1])]
+        words = [RAY, "start", *where, *limits, f"--node-ip-address={self.address}"]
         run(*self.words(*words), env=self.env)
 
     def processes(self) -> list[tuple[str, str]]:
@@ -105,6 +108,7 @@ class Node:
 @contextmanager
 def cluster(count: int, room: Path, *, redis: bool = False) -> Iterator[list[Node]]:
     """So many nodes, the head first; with ``redis`` it only coordinates, and its state stays."""
+    Path(RAYS).mkdir(exist_ok=True)
     run("ip", "link", "del", BRIDGE, check=False)
     run("ip", "link", "add", BRIDGE, "type", "bridge")
     nodes: list[Node] = []

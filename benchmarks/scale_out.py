@@ -39,6 +39,7 @@ QUESTIONS = 60
 CLIENTS = 8  # where many ask at once
 ASKERS = 2  # while something falls
 PATIENCE_S = 20.0  # of one who asks
+LOOK_S = 5.0  # of one who opens the page
 SETTLED_S = 5.0
 QUIET_S = 25.0  # whole for so long: it has recovered
 AWAY_S = 10.0  # until another machine takes the place of one that fell
@@ -104,17 +105,22 @@ def asked_at(address: str, questions: Sequence[str]) -> dict[str, float]:
 
 
 class Load:
-    """Questions asked without end, by some at a time, of nodes that stay; each answer is kept."""
+    """Questions asked without end, by some at a time, of a node that stays; each answer is kept.
 
-    def __init__(self, addresses: Sequence[str], questions: Sequence[str]) -> None:
-        self._addresses, self._questions = addresses, questions
-        self._expected = {question: ask(addresses[0], question)[2] for question in questions}
+    And the page is looked at all the time.
+    """
+
+    def __init__(self, address: str, questions: Sequence[str]) -> None:
+        self._address, self._questions = address, questions
+        self._expected = {question: self._whole(question) for question in questions}
         self._answers: list[tuple[float, float, str, str]] = []  # when, how long, how, what
+        self._looks: list[tuple[float, bool]] = []  # when, and whether the page was there
         self._over = Event()
 
     def run(self, fault: Callable[[], None]) -> dict[str, Any]:
         """Let it happen; how all was answered until it had been whole for a while again."""
         threads = [Thread(target=self._ask, args=(number,)) for number in range(ASKERS)]
+        threads.append(Thread(target=self._look))
         for thread in threads:
             thread.start()
         time.sleep(SETTLED_S)
@@ -127,12 +133,14 @@ class Load:
             thread.join()
         after = [answer for answer in self._answers if answer[0] > fell]
         worse = [at - fell for at, _, came, _ in after if came != "whole"]
+        gone = [at - fell for at, there in self._looks if at > fell and not there]
         counted = Counter(came for _, _, came, _ in after)
         reasons = Counter(told[:80] for *_, came, told in after if came in ("refused", "none"))
         return {
             "answers": {kind: counted[kind] for kind in ("whole", "partial", "refused", "none")},
             "wrong": counted["wrong"],
             "whole_again_s": round(max(worse, default=0.0), 1),
+            "page_again_s": round(max(gone, default=0.0), 1),
             "slowest_s": round(max(seconds for _, seconds, _, _ in after), 1),
             "reasons": dict(reasons.most_common(4)),
         }
@@ -142,19 +150,39 @@ class Load:
             if self._over.is_set():
                 return
             question = self._questions[turn % len(self._questions)]
-            address = self._addresses[turn % len(self._addresses)]
-            seconds, came, told = ask(address, question)
+            seconds, came, told = ask(self._address, question)
             if came == "whole" and told != self._expected[question]:
                 came = "wrong"
             self._answers.append((time.perf_counter(), seconds, came, told))
             if came == "none":
                 time.sleep(0.2)
 
+    def _look(self) -> None:
+        page = f"http://{self._address}:{PORT}/"
+        while not self._over.wait(0.5):
+            try:
+                with urllib.request.urlopen(page, timeout=LOOK_S) as said:
+                    there = b"ballet_qa" in said.read()
+            except (OSError, HTTPException):
+                there = False
+            self._looks.append((time.perf_counter(), there))
+
+    def _whole(self, question: str) -> str:
+        """What is said before anything falls; a node that has just come may need a while."""
+        until = time.perf_counter() + LONGEST_S
+        while time.perf_counter() < until:
+            _, came, told = ask(self._address, question)
+            if came == "whole":
+                return told
+            time.sleep(0.5)
+        raise RuntimeError(f"{self._address} does not answer: {came}: {told}")
+
     def _settled(self, fell: float) -> bool:
         """Whether all has been whole for a while, long enough for the fault to have shown."""
         now = time.perf_counter()
-        latest = [came for at, _, came, _ in self._answers if at > now - QUIET_S]
-        return now - fell > QUIET_S and bool(latest) and set(latest) == {"whole"}
+        latest = {came for at, _, came, _ in self._answers if at > now - QUIET_S}
+        looks = {there for at, there in self._looks if at > now - QUIET_S}
+        return now - fell > QUIET_S and latest == {"whole"} and looks == {True}
 
 
 def faults(stories: Path, questions: Sequence[str]) -> dict[str, Any]:
@@ -162,15 +190,22 @@ def faults(stories: Path, questions: Sequence[str]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for name, replicas in FAULTS:
         with tempfile.TemporaryDirectory() as folder, cluster(3, Path(folder), redis=True) as nodes:
-            head, *workers = nodes
             home = f"file://{folder}/library"
-            build(head, home, stories, 2)
-            with served(head, home, replicas):
-                load = Load([workers[0].address], questions[:12])
-                done = load.run(partial(FALLS[name], nodes))
+            build(nodes[0], home, stories, 2)
+            with served(nodes[0], home, replicas):
+                done = fallen(name, nodes, questions[:12])
         made[f"{name}, {replicas} of each"] = done
         print(name, replicas, done, flush=True)
     return made
+
+
+def fallen(name: str, nodes: Sequence[Node], questions: Sequence[str]) -> dict[str, Any]:
+    """How all was answered at a worker that stays; the page's is the last of them, which falls."""
+    head, *workers = nodes
+    workers.sort(
+        key=lambda node: any("ServeReplica:ballet_qa:page" in p for _, p in node.processes())
+    )
+    return Load(workers[0].address, questions).run(partial(FALLS[name], [head, *workers]))
 
 
 def shard_falls(nodes: Sequence[Node]) -> None:
@@ -184,12 +219,12 @@ def shard_falls(nodes: Sequence[Node]) -> None:
 
 
 def node_falls(nodes: Sequence[Node]) -> None:
-    """The last node is killed, and does not come back."""
+    """The last node is killed, the page's, and does not come back."""
     nodes[-1].kill()
 
 
 def node_returns(nodes: Sequence[Node]) -> None:
-    """The last node is killed; a new one takes its place after a while."""
+    """The last node is killed, the page's; a new one takes its place after a while."""
     nodes[-1].kill()
     time.sleep(AWAY_S)
     nodes[-1].start(nodes[0])
@@ -272,14 +307,15 @@ def table(results: dict[str, Any]) -> str:
 def faults_table(results: dict[str, Any]) -> str:
     """What fell and returned, for docs/scale-out.md."""
     lines = [
-        "| killed | whole | partial | refused | none | wrong | whole again after s | slowest s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| killed | whole | partial | refused | none | wrong | whole again after s | slowest s "
+        "| page again after s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, made in results["faults"].items():
         numbers = " | ".join(str(number) for number in made["answers"].values())
         lines.append(
             f"| {name} | {numbers} | {made['wrong']} | {made['whole_again_s']} "
-            f"| {made['slowest_s']} |"
+            f"| {made['slowest_s']} | {made['page_again_s']} |"
         )
     return "\n".join(lines)
 

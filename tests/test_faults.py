@@ -52,9 +52,8 @@ def test_nothing_is_answered_wrongly_and_all_is_whole_again(
     falls: str, served: list[nodes.Node]
 ) -> None:
     questions = ["Who owns the café?", "Who is Camilla?", "Where did Natasha Petrova live?"]
-    load = scale_out.Load([served[1].address], questions)
-    done = load.run(lambda: scale_out.FALLS[falls](served))
-    assert done["wrong"] == 0
-    assert done["answers"]["whole"] > 10
-    assert done["whole_again_s"] < scale_out.LONGEST_S - scale_out.QUIET_S
-    assert all("does not answer" in why or "503" not in why for why in done["reasons"])
+    done = scale_out.fallen(falls, served, questions)
+    assert done["wrong"] == 0, done
+    assert done["answers"]["whole"] > 10, done
+    assert done["whole_again_s"] < scale_out.LONGEST_S - scale_out.QUIET_S, done
+    assert all("does not answer" in why or "503" not in why for why in done["reasons"]), done

@@ -14,7 +14,7 @@ from ballet_qa import render
 from ballet_qa.answering import Answerer
 from ballet_qa.build import build_index
 from ballet_qa.library import Library
-from ballet_qa.server import Serving, create_app
+from ballet_qa.server import Serving, create_app, create_routes
 from ballet_qa.types import Encoder
 from conftest import KUZNETSOVA, ROCHE, SEEDS, WordEncoder, run_apart
 from test_cli import ANSWER, HIT, check_offsets
@@ -39,6 +39,18 @@ def test_health(client: TestClient) -> None:
     assert response.status_code == 200
     assert response.json()["status"] == "ok"
     assert response.json()["stories"] == 4
+
+
+def test_the_routes_alone_served_below_a_prefix(seeds_index: Path, encoder: Encoder) -> None:
+    """Ray Serve calls the prefix under which it serves them the root."""
+    library = Library(seeds_index, encoder=encoder)
+    serving = Serving(auth="ann:secret", root_path="/shelf")
+    for root, path in (("/api", "/api/search"), ("/api", "/shelf/api/search"), ("", "/api/search")):
+        with TestClient(create_routes(library, serving), root_path=root) as client:
+            assert client.get(path, params={"query": "café"}).status_code == 401
+            client.auth = ("ann", "secret")
+            assert client.get(path, params={"query": "café"}).json()["hits"]
+            assert client.get("/shelf/").status_code == 404
 
 
 def test_a_served_page_moves_to_the_new_generation(

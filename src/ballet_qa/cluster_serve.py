@@ -1,8 +1,9 @@
 """Serving a library from a Ray cluster: the same page and routes, shards, encoder and reader apart.
 
 Each shard, the encoder and the reader is a deployment of Ray Serve, which starts them anew where
-they fall, on another node if need be. The page asks them within a deadline and names, with the
-answer, who was silent. A new manifest is taken up between two questions, as on one machine.
+they fall, on another node if need be. The page, one replica because a conversation lives in it, and
+the routes for programs, as many as wanted, ask them within a deadline and name, with the answer,
+who was silent. A new manifest is taken up between two questions, as on one machine.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayActorError, RayTaskError
@@ -41,7 +43,7 @@ from ballet_qa.index import Index, check_encoder
 from ballet_qa.library import Library
 from ballet_qa.reader import StoryReader
 from ballet_qa.retriever import Retriever
-from ballet_qa.server import Serving, create_app, opening_words
+from ballet_qa.server import Serving, create_app, create_routes, opening_words
 from ballet_qa.settings import SETTINGS
 from ballet_qa.shards import (
     Call,
@@ -50,7 +52,7 @@ from ballet_qa.shards import (
 )
 from ballet_qa.types import Encoder, FloatArray
 
-_APP = "ballet_qa"
+_APP, _ROUTES = "ballet_qa", "ballet_qa-routes"  # applications of Ray Serve
 _OPEN = 2  # generations of a shard: the live one, and the one before for questions under way
 _AT_ONCE = 16  # questions at a shard
 _BATCH_WAIT_S = 0.002
@@ -67,10 +69,10 @@ def run_on_cluster(
 ) -> None:
     """Serve until interrupted.
 
-    ``replicas`` is how many there are of each shard, of the encoder and of the reader; ``reader``
-    is a folder of weights that every node sees. Raises IndexMismatchError when there is no sound
-    library, ReaderError for a folder without weights, ServeError when there is no cluster, or for
-    what a cluster cannot do.
+    ``replicas`` is how many there are of each shard, the encoder, the reader and the routes;
+    ``reader`` is a folder of weights that every node sees. Raises IndexMismatchError when there is
+    no sound library, ReaderError for a folder without weights, ServeError when there is no cluster,
+    or for what a cluster cannot do.
     """
     serving = serving or Serving()
     if serving.allow_add:
@@ -83,21 +85,21 @@ def run_on_cluster(
     home = Home.at(index_dir)
     names = _names(home)
 
-    def served() -> None:
-        serve.run(application(home, serving, replicas, weights), name=_APP, route_prefix="/")
+    def serve_these(names: Sequence[str]) -> None:
+        _deploy(home, names, serving, replicas, weights)
 
     with connected(address):
         # As Ctrl-C: what serves would outlive us. After Ray, which has a handler of its own.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         serve.start(http_options={"host": serving.host, "port": serving.port})
         try:
-            served()
+            serve_these(names)
             print(opening_words(serving), flush=True)
             while True:
                 time.sleep(_LOOK_S)
                 with suppress(BalletQAError):  # it is looked for again
                     if (dealt := _names(home)) != names:  # the library has been dealt anew
-                        served()
+                        serve_these(dealt)
                         names = dealt
         except KeyboardInterrupt:
             pass
@@ -105,10 +107,10 @@ def run_on_cluster(
             serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def application(
-    home: Home, serving: Serving, replicas: int = 1, reader: Path | None = None
-) -> serve.Application:
-    """The page with all that it asks, as an application of Ray Serve."""
+def _deploy(
+    home: Home, names: Sequence[str], serving: Serving, replicas: int, reader: Path | None
+) -> None:
+    """Have these shards, and what asks them, as applications of Ray Serve; those before go."""
 
     def deployed(kind: type, name: str, **options: Any) -> Any:
         return serve.deployment(
@@ -120,16 +122,29 @@ def application(
             **options,
         )
 
-    many: dict[str, Any] = {"num_replicas": replicas, "max_ongoing_requests": _AT_ONCE}
-    page = deployed(serve.ingress()(Page), "page", max_ongoing_requests=SETTINGS.max_conversations)
-    bound: serve.Application = page.bind(
-        home,
-        serving,
-        {name: deployed(ShardKeeper, name, **many).bind(home, name) for name in _names(home)},
-        deployed(EncoderKeeper, "encoder", **many).bind(home.encoder()),
-        deployed(ReaderKeeper, "reader", **many).bind(reader),
-    )
-    return bound
+    # On as many nodes as there are: with a node that falls, not all of a kind fall.
+    many = {"num_replicas": replicas, "max_replicas_per_node": -(-replicas // _nodes())}
+    kept: dict[str, Any] = many | {"max_ongoing_requests": _AT_ONCE}
+    asking = {"max_ongoing_requests": SETTINGS.max_conversations}
+    shards = {name: deployed(ShardKeeper, name, **kept).bind(home, name) for name in names}
+    encoder = deployed(EncoderKeeper, "encoder", **kept).bind(home.encoder())
+    network = deployed(ReaderKeeper, "reader", **kept).bind(reader)
+    page = deployed(serve.ingress()(Page), "page", **asking)
+    serve.run(page.bind(home, serving, shards, encoder, network), name=_APP, route_prefix="/")
+
+    def handle(name: str) -> DeploymentHandle[Any]:
+        return serve.get_deployment_handle(name, _APP)
+
+    routes = deployed(serve.ingress()(Routes), "routes", **many, **asking)
+    handles = {name: handle(name) for name in names}, handle("encoder"), handle("reader")
+    serve.run(routes.bind(home, serving, *handles), name=_ROUTES, route_prefix="/api")
+
+
+def _nodes() -> int:
+    """How many nodes there are that deployments can run on, at least one."""
+    known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    able = [n for n in known if n["Alive"] and n["Resources"].get("CPU", 0.0) >= _CPUS]
+    return max(1, len(able))
 
 
 class ShardKeeper:
@@ -269,7 +284,7 @@ def answered(name: str, seconds: float, method: Any, *given: Any) -> Callable[[]
 
 
 class Page:
-    """The page and the routes, over what the deployments keep."""
+    """The whole application, over what the deployments keep."""
 
     def __init__(
         self,
@@ -287,7 +302,10 @@ class Page:
         return await asyncio.to_thread(self._app)
 
     def _app(self) -> FastAPI:
-        return create_app(Library(str(self._home), opened=self._opened), self._serving)
+        return create_app(self._library(), self._serving)
+
+    def _library(self) -> Library:
+        return Library(str(self._home), opened=self._opened)
 
     def _opened(self, encoder: Encoder | None) -> Answerer:
         """An answerer of the live manifest."""
@@ -308,6 +326,13 @@ class Page:
         check_encoder(index.manifest, encoder, self._home.folder)
         retriever = Retriever(index, encoder)
         return Answerer(retriever, StoryReader(index, encoder, KeptReader(self._reader)))
+
+
+class Routes(Page):
+    """The routes for programs alone: nothing lives in them, so there may be several."""
+
+    def _app(self) -> FastAPI:
+        return create_routes(self._library(), self._serving)
 
 
 def _use_every_core() -> None:

@@ -172,9 +172,10 @@ class Guard:
             self._working.release()
 
     def _placed(self, scope: Scope) -> Scope:
-        """The request as if at the root, whether the proxy takes its own prefix off or not."""
-        if not self._root:
-            return scope
+        """The request with its whole path, whether the proxy takes its own prefix off or not.
+
+        Who serves a part of the paths by us (Ray Serve) calls that part the root; ours is another.
+        """
         path = scope["path"]
         if path != self._root and not path.startswith(f"{self._root}/"):
             path = f"{self._root}{path}"

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Response
 
@@ -20,6 +20,9 @@ from ballet_qa.errors import ServeError
 from ballet_qa.guard import Guard, Keys
 from ballet_qa.library import Library
 from ballet_qa.settings import SETTINGS
+
+if TYPE_CHECKING:
+    from starlette.types import Lifespan
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,6 @@ class Serving:
 def create_app(library: Library, serving: Serving | None = None) -> FastAPI:
     """The whole application: page, routes and guards. Raises ServeError on a bad ``serving``."""
     serving = serving or Serving()
-    keys = None if serving.auth is None else Keys(serving.auth)
     if serving.mcp:
         from ballet_qa.mcp_server import create_server
 
@@ -56,14 +58,7 @@ def create_app(library: Library, serving: Serving | None = None) -> FastAPI:
         async with agents.session_manager.run():
             yield
 
-    app = FastAPI(
-        title="ballet_qa",
-        version=__version__,
-        description="Ask a library of stories: quotes, word for word, with their place.",
-        docs_url=None,
-        redoc_url=None,
-        lifespan=lifespan,
-    )
+    app = _described(lifespan)
 
     @app.get("/health")
     def health() -> dict[str, Any]:
@@ -82,8 +77,32 @@ def create_app(library: Library, serving: Serving | None = None) -> FastAPI:
     from ballet_qa.ui import mount_page
 
     mount_page(app, library, Shelf(library) if serving.allow_add else None)
-    app.add_middleware(Guard, keys=keys, root_path=serving.root_path, uploads=serving.allow_add)
+    _guard(app, serving)
     return app
+
+
+def create_routes(library: Library, serving: Serving | None = None) -> FastAPI:
+    """The routes for programs alone, with the same guards; nothing in it remembers who asked."""
+    app = _described()
+    add_routes(app, library)
+    _guard(app, serving or Serving())
+    return app
+
+
+def _described(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    return FastAPI(
+        title="ballet_qa",
+        version=__version__,
+        description="Ask a library of stories: quotes, word for word, with their place.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+
+
+def _guard(app: FastAPI, serving: Serving) -> None:
+    keys = None if serving.auth is None else Keys(serving.auth)
+    app.add_middleware(Guard, keys=keys, root_path=serving.root_path, uploads=serving.allow_add)
 
 
 def run(
