@@ -203,7 +203,7 @@ def fallen(name: str, nodes: Sequence[Node], questions: Sequence[str]) -> dict[s
     """How all was answered at a worker that stays; the page's is the last of them, which falls."""
     head, *workers = nodes
     workers.sort(
-        key=lambda node: any("ServeReplica:ballet_qa:page" in p for _, p in node.processes())
+        key=lambda node: any("ServeReplica:ballet_qa-page" in p for _, p in node.processes())
     )
     return Load(workers[0].address, questions).run(partial(FALLS[name], [head, *workers]))
 
@@ -211,7 +211,7 @@ def fallen(name: str, nodes: Sequence[Node], questions: Sequence[str]) -> dict[s
 def shard_falls(nodes: Sequence[Node]) -> None:
     """A shard's process is killed: the first there is."""
     for node in nodes[1:]:
-        keepers = [pid for pid, name in node.processes() if "ServeReplica:ballet_qa:shard" in name]
+        keepers = [pid for pid, name in node.processes() if "ServeReplica:ballet_qa-shard" in name]
         if keepers:
             run("kill", "-9", keepers[0])
             return

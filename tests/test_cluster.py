@@ -86,11 +86,11 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(stories: Path) -> Iterator[Cluster]:
-    """A cluster with the seeds in two shards, kept at a URL, served."""
+    """A cluster of one core, with the seeds in two shards, kept at a URL, served."""
     port, page = free_port(), free_port()
     subprocess.run(
         [
-            *(*RAY, "start", "--head", f"--port={port}", "--num-cpus=2"),
+            *(*RAY, "start", "--head", f"--port={port}", "--num-cpus=1"),
             *("--include-dashboard=false", "--node-ip-address=127.0.0.1"),
             "--object-store-memory=200000000",
         ],
@@ -114,6 +114,17 @@ def cluster(stories: Path) -> Iterator[Cluster]:
             serving.terminate()
     finally:
         subprocess.run([*RAY, "stop", "--force"], capture_output=True, check=False)
+
+
+def shard_keepers() -> list[psutil.Process]:
+    """The processes that keep shards."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(
+            "ServeReplica" in word and "shard-" in word for word in process.info["cmdline"] or ()
+        )
+    ]
 
 
 def without_scores(answer: Any) -> Any:
@@ -160,11 +171,7 @@ def test_a_killed_shard_is_named_or_replaced_and_comes_back(cluster: Cluster) ->
     """Nothing is ever left out in silence: each answer is whole, or names who was silent."""
     question = {"question": "Who owns the café?"}
     whole = cluster.get("/api/ask", question)
-    keepers = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if any("ServeReplica" in word and "shard-" in word for word in process.info["cmdline"])
-    ]
+    keepers = shard_keepers()
     assert len(keepers) == 2
     for keeper in keepers:
         keeper.kill()
@@ -214,6 +221,22 @@ def test_a_new_manifest_is_taken_up_while_questions_are_asked(
     assert statuses <= {"not_found", "answered"}
     said = cluster.get("/api/ask", question)
     assert [one["quote"] for one in said["findings"]] == ["She danced Giselle in Lagos."]
+
+
+def test_other_shards_are_taken_up_while_questions_are_asked(cluster: Cluster) -> None:
+    """The page and the routes stay; the shards before answer until the new ones are there."""
+    question = {"question": "Who owns the café?"}
+    whole = cluster.get("/api/ask", question)
+    before = {keeper.pid for keeper in shard_keepers()}
+    assert len(before) == 2
+    done = cluster.build("--stories", str(SEEDS), "--shards", "3")
+    assert done.returncode == 0, done.stderr
+    until = time.monotonic() + 150
+    while before & {keeper.pid for keeper in shard_keepers()} and time.monotonic() < until:
+        assert without_scores(cluster.get("/api/ask", question)) == without_scores(whole)
+    assert len(shard_keepers()) == 3
+    assert not before & {keeper.pid for keeper in shard_keepers()}
+    assert without_scores(cluster.get("/api/ask", question)) == without_scores(whole)
 
 
 def test_a_library_in_a_folder_that_every_node_sees(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -345,6 +346,22 @@ def test_a_change_touches_one_shard_and_is_live_at_once(
     assert build_library(shelf, home, 3, encoder=words).embedded == 0
     assert Home.at(home).live() == after
     assert all(c.problem is None for s in (home / "shards").iterdir() for c in examine(s, words))
+
+
+def test_dealt_anew_those_who_ask_keep_the_shards_before(
+    shelf: Path, tmp_path: Path, words: WordEncoder
+) -> None:
+    home = tmp_path / "library"
+    build_library(shelf, home, 3, encoder=words)
+    old = Retriever.load(home, words)
+    for _ in range(2):  # the second build begins with shards that are others' already
+        build_library(shelf, home, 2, encoder=words)
+        with ThreadPoolExecutor(1) as another:  # a thread opens the texts for itself
+            hits = another.submit(old.search, "wolf slept", 3).result()
+        assert hits == Retriever.load(home, words).search("wolf slept", 3) != []
+    del old
+    build_library(shelf, home, 2, encoder=words)
+    assert {folder.name for folder in (home / "shards").iterdir()} == set(Home.at(home).live())
 
 
 def test_a_manifest_whose_shards_are_silent_is_tried_again(

@@ -461,7 +461,10 @@ def serve(
     reader: Reader = None,
     ray: Ray = None,
     replicas: Annotated[
-        int, typer.Option(min=1, metavar="N", help="With --ray: how many keep each shard.")
+        int,
+        typer.Option(
+            min=1, metavar="N", help="With --ray: how many there are of each part but the page."
+        ),
     ] = 1,
 ) -> None:
     """Serve the reading room: open http://127.0.0.1:7860 in a browser and ask."""

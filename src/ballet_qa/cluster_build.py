@@ -44,8 +44,10 @@ _FILES_A_BLOCK = 16
 _TEXTS_A_BATCH = 256
 _TRIES = 3
 _LOOK_S = 5.0
-# All three go on at once, even where there is one core: reading and writing wait for embedding.
-_EMBEDDER_CPUS, _BESIDE_CPUS = 0.5, 0.25
+# All three go on at once, even where there is one core: reading and writing wait for embedding. And
+# something is left of it, for the library may be served there meanwhile.
+_EMBEDDER_CPUS, _BESIDE_CPUS = 0.4, 0.2
+_SHARD_CPUS = 0.75  # one at a time on a core
 
 
 def build_on_cluster(
@@ -107,14 +109,14 @@ def _look(address: str) -> None:
         socket.create_connection((host, int(port)), _LOOK_S).close()
 
 
-@ray.remote(max_retries=_TRIES)
+@ray.remote(max_retries=_TRIES, num_cpus=_SHARD_CPUS)
 def _new(
     home: Home, name: str, part: Found, live: ShardEntry | None, encoder: str
 ) -> tuple[StoryFile, ...]:
     return new_files(part, prepared(home, name, live), load_encoder(encoder))
 
 
-@ray.remote(max_retries=_TRIES)
+@ray.remote(max_retries=_TRIES, num_cpus=_SHARD_CPUS)
 def _build(
     home: Home,
     name: str,

@@ -1,20 +1,21 @@
 """Serving a library from a Ray cluster: the same page and routes, shards, encoder and reader apart.
 
-Each shard, the encoder and the reader is a deployment of Ray Serve, which starts them anew where
+Each shard, the encoder and the reader is an application of Ray Serve, which starts them anew where
 they fall, on another node if need be. The page, one replica because a conversation lives in it, and
 the routes for programs, as many as wanted, ask them within a deadline and name, with the answer,
-who was silent. A new manifest is taken up between two questions, as on one machine.
+who was silent. A new manifest is taken up between two questions, as on one machine; when it has
+other shards, once these are there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -24,7 +25,7 @@ import numpy as np
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -52,12 +53,14 @@ from ballet_qa.shards import (
 )
 from ballet_qa.types import Encoder, FloatArray
 
-_APP, _ROUTES = "ballet_qa", "ballet_qa-routes"  # applications of Ray Serve
+_log = logging.getLogger(__name__)
+_SHARD, _ENCODER, _READER = "shard-", "encoder", "reader"  # what applications keep, by their names
 _OPEN = 2  # generations of a shard: the live one, and the one before for questions under way
 _AT_ONCE = 16  # questions at a shard
 _BATCH_WAIT_S = 0.002
 _LOOK_S = 1.0  # between two looks, at the manifest and at each replica
-_CPUS = 0.1  # what Ray sets aside for a deployment: they share the cores, as threads do
+_LEAVE_S = 30.0  # for questions under way, until shards that are no more are let go
+_CPUS = 0.01  # what Ray sets aside for a deployment: they share the cores, as threads do
 
 
 def run_on_cluster(
@@ -84,67 +87,98 @@ def run_on_cluster(
         CrossEncoder(weights)  # what is missing is said at once
     home = Home.at(index_dir)
     names = _names(home)
-
-    def serve_these(names: Sequence[str]) -> None:
-        _deploy(home, names, serving, replicas, weights)
-
     with connected(address):
         # As Ctrl-C: what serves would outlive us. After Ray, which has a handler of its own.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         serve.start(http_options={"host": serving.host, "port": serving.port})
         try:
-            serve_these(names)
+            shards = _shards(home, names, replicas)
+            serve.run_many([*shards, *_askers(home, serving, replicas, weights)])
+            _let_go_but(names)
             print(opening_words(serving), flush=True)
             while True:
                 time.sleep(_LOOK_S)
-                with suppress(BalletQAError):  # it is looked for again
-                    if (dealt := _names(home)) != names:  # the library has been dealt anew
-                        serve_these(dealt)
-                        names = dealt
+                names = _redealt(home, names, replicas)
         except KeyboardInterrupt:
             pass
         finally:
             serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def _deploy(
-    home: Home, names: Sequence[str], serving: Serving, replicas: int, reader: Path | None
-) -> None:
-    """Have these shards, and what asks them, as applications of Ray Serve; those before go."""
+def _redealt(home: Home, names: list[str], replicas: int) -> list[str]:
+    """The shards there are; when the library has been dealt anew, these are served first.
 
-    def deployed(kind: type, name: str, **options: Any) -> Any:
-        return serve.deployment(
-            kind,
-            name=name,
-            ray_actor_options={"num_cpus": _CPUS},
-            health_check_period_s=_LOOK_S,
-            health_check_timeout_s=SETTINGS.shard_seconds,
-            **options,
-        )
-
-    # On as many nodes as there are: with a node that falls, not all of a kind fall.
-    many = {"num_replicas": replicas, "max_replicas_per_node": -(-replicas // _nodes())}
-    kept: dict[str, Any] = many | {"max_ongoing_requests": _AT_ONCE}
-    asking = {"max_ongoing_requests": SETTINGS.max_conversations}
-    shards = {name: deployed(ShardKeeper, name, **kept).bind(home, name) for name in names}
-    encoder = deployed(EncoderKeeper, "encoder", **kept).bind(home.encoder())
-    network = deployed(ReaderKeeper, "reader", **kept).bind(reader)
-    page = deployed(serve.ingress()(Page), "page", **asking)
-    serve.run(page.bind(home, serving, shards, encoder, network), name=_APP, route_prefix="/")
-
-    def handle(name: str) -> DeploymentHandle[Any]:
-        return serve.get_deployment_handle(name, _APP)
-
-    routes = deployed(serve.ingress()(Routes), "routes", **many, **asking)
-    handles = {name: handle(name) for name in names}, handle("encoder"), handle("reader")
-    serve.run(routes.bind(home, serving, *handles), name=_ROUTES, route_prefix="/api")
+    While they cannot be, those before are asked, and it is tried again.
+    """
+    try:
+        dealt = _names(home)
+        if dealt != names:
+            serve.run_many(_shards(home, dealt, replicas))
+            time.sleep(_LEAVE_S)
+            _let_go_but(dealt)
+        return dealt
+    except (BalletQAError, RayError, RayServeException, RuntimeError) as error:
+        _log.warning("staying with %s: %s", ", ".join(names), error)
+        return names
 
 
-def _nodes() -> int:
-    """How many nodes there are that deployments can run on, at least one."""
+def _shards(home: Home, names: Sequence[str], replicas: int) -> list[serve.RunTarget]:
+    return [_many(replicas, ShardKeeper, name, home, name) for name in names]
+
+
+def _askers(
+    home: Home, serving: Serving, replicas: int, reader: Path | None
+) -> list[serve.RunTarget]:
+    """The page and the routes, with the models they share."""
+    ingress, asking = serve.ingress(), {"max_ongoing_requests": SETTINGS.max_conversations}
+    return [
+        _many(replicas, EncoderKeeper, _ENCODER, home.encoder()),
+        _many(replicas, ReaderKeeper, _READER, reader),
+        _part(ingress(Page), "page", home, serving, route="/", **asking),
+        _many(replicas, ingress(Routes), "routes", home, serving, route="/api", **asking),
+    ]
+
+
+def _many(replicas: int, kind: type, name: str, *given: Any, **options: Any) -> serve.RunTarget:
+    """So many replicas, on as many nodes as there are: with one that falls, not all do."""
     known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    able = [n for n in known if n["Alive"] and n["Resources"].get("CPU", 0.0) >= _CPUS]
-    return max(1, len(able))
+    able = sum(n["Alive"] and n["Resources"].get("CPU", 0.0) >= _CPUS for n in known)
+    most = {"num_replicas": replicas, "max_replicas_per_node": -(-replicas // max(1, able))}
+    return _part(kind, name, *given, **{"max_ongoing_requests": _AT_ONCE} | options | most)
+
+
+def _part(
+    kind: type, name: str, *given: Any, route: str | None = None, **options: Any
+) -> serve.RunTarget:
+    made: Any = serve.deployment(
+        kind,
+        name=name,
+        ray_actor_options={"num_cpus": _CPUS},
+        health_check_period_s=_LOOK_S,
+        health_check_timeout_s=SETTINGS.shard_seconds,
+        **options,
+    )
+    return serve.RunTarget(made.bind(*given), _application(name), route)
+
+
+def _application(name: str) -> str:
+    return f"ballet_qa-{name}"
+
+
+def _let_go_but(names: Sequence[str]) -> None:
+    """Have no shards but these."""
+    for name in serve.status().applications:
+        shard = name.removeprefix(_application(""))
+        if shard.startswith(_SHARD) and shard not in names:
+            serve.delete(name)
+
+
+def _handle(name: str) -> DeploymentHandle[Any]:
+    """How this part is asked. Raises SilentError when there is none."""
+    try:
+        return serve.get_app_handle(_application(name))
+    except (RayError, RayServeException) as error:
+        raise SilentError(f"{name} is not there; ask again in a moment") from error
 
 
 class ShardKeeper:
@@ -286,16 +320,8 @@ def answered(name: str, seconds: float, method: Any, *given: Any) -> Callable[[]
 class Page:
     """The whole application, over what the deployments keep."""
 
-    def __init__(
-        self,
-        home: Home,
-        serving: Serving,
-        shards: Mapping[str, DeploymentHandle[Any]],
-        encoder: DeploymentHandle[Any],
-        reader: DeploymentHandle[Any],
-    ) -> None:
+    def __init__(self, home: Home, serving: Serving) -> None:
         self._home, self._serving = home, serving
-        self._shards, self._encoder, self._reader = shards, encoder, reader
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         """What Ray Serve asks for once the replica is there."""
@@ -309,23 +335,22 @@ class Page:
 
     def _opened(self, encoder: Encoder | None) -> Answerer:
         """An answerer of the live manifest."""
-        encoder = encoder or KeptEncoder(self._encoder)
+        encoder = encoder or KeptEncoder(_handle(_ENCODER))
         entries = self._home.library().shards
-        if not all(entry.name in self._shards for entry in entries):
-            raise ServeError("the library has other shards now; they are being deployed")
+        handles = [_handle(entry.name) for entry in entries]
         begun = [
-            answered(entry.name, SETTINGS.model_seconds, self._shards[entry.name].manifest, entry)
-            for entry in entries
+            answered(entry.name, SETTINGS.model_seconds, handle.manifest, entry)
+            for entry, handle in zip(entries, handles, strict=True)
         ]
         index = ShardedIndex(
             [
-                KeptShard(entry.name, wait(), entry, self._shards[entry.name])
-                for entry, wait in zip(entries, begun, strict=True)
+                KeptShard(entry.name, wait(), entry, handle)
+                for entry, handle, wait in zip(entries, handles, begun, strict=True)
             ]
         )
         check_encoder(index.manifest, encoder, self._home.folder)
         retriever = Retriever(index, encoder)
-        return Answerer(retriever, StoryReader(index, encoder, KeptReader(self._reader)))
+        return Answerer(retriever, StoryReader(index, encoder, KeptReader(_handle(_READER))))
 
 
 class Routes(Page):

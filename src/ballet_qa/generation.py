@@ -278,6 +278,11 @@ class Hold:
         fcntl.flock(self._descriptor, fcntl.LOCK_SH)
 
 
+def is_held(index_dir: Path) -> bool:
+    """Whether some reader has a generation of this index open."""
+    return any(_is_held(folder) for folder in finished_generations(index_dir))
+
+
 def _is_held(folder: Path) -> bool:
     """Whether some reader has it open."""
     try:

@@ -33,6 +33,7 @@ from ballet_qa.generation import (
     LIVE,
     MANIFEST,
     finished_generations,
+    is_held,
     make_live,
     read_manifest,
     remove_old,
@@ -212,7 +213,8 @@ class Home:
     def publish(self, manifest: LibraryManifest, before: Mapping[str, ShardEntry]) -> None:
         """Make this the live manifest, all shards at once; what none needs any more is removed.
 
-        ``before`` are the shards that were live when the build began. Raises IndexBusyError, and
+        ``before`` are the shards that were live when the build began; they stay until the next, for
+        those who still ask them, as a generation does. Raises IndexBusyError, and
         leaves all as it is, when others are now.
         """
         told = json.dumps(asdict(manifest), indent=1, sort_keys=True)
@@ -230,7 +232,7 @@ class Home:
         elif live != before:
             replace_file(self.folder / LIBRARY, told)
         for folder in (self.folder / SHARDS).glob("*"):  # none, where others built
-            if folder.name not in live:
+            if folder.name not in {*live, *before} and not is_held(folder):
                 shutil.rmtree(folder)
 
     @contextmanager
