@@ -42,6 +42,7 @@ from ballet_qa.generation import Manifest
 from ballet_qa.home import Home, ShardEntry
 from ballet_qa.index import Index, check_encoder
 from ballet_qa.library import Library
+from ballet_qa.parts import SHARD
 from ballet_qa.reader import StoryReader
 from ballet_qa.retriever import Retriever
 from ballet_qa.server import Serving, create_app, create_routes, opening_words
@@ -54,7 +55,7 @@ from ballet_qa.shards import (
 from ballet_qa.types import Encoder, FloatArray
 
 _log = logging.getLogger(__name__)
-_SHARD, _ENCODER, _READER = "shard-", "encoder", "reader"  # what applications keep, by their names
+_ENCODER, _READER = "encoder", "reader"
 _OPEN = 2  # generations of a shard: the live one, and the one before for questions under way
 _AT_ONCE = 16  # questions at a shard
 _BATCH_WAIT_S = 0.002
@@ -123,28 +124,33 @@ def _redealt(home: Home, names: list[str], replicas: int) -> list[str]:
 
 
 def _shards(home: Home, names: Sequence[str], replicas: int) -> list[serve.RunTarget]:
-    return [_many(replicas, ShardKeeper, name, home, name) for name in names]
+    many = _spread(replicas)
+    return [_part(ShardKeeper, name, home, name, **many) for name in names]
 
 
 def _askers(
     home: Home, serving: Serving, replicas: int, reader: Path | None
 ) -> list[serve.RunTarget]:
     """The page and the routes, with the models they share."""
-    ingress, asking = serve.ingress(), {"max_ongoing_requests": SETTINGS.max_conversations}
+    many, ingress = _spread(replicas), serve.ingress()
+    asking = {"max_ongoing_requests": SETTINGS.max_conversations}
     return [
-        _many(replicas, EncoderKeeper, _ENCODER, home.encoder()),
-        _many(replicas, ReaderKeeper, _READER, reader),
+        _part(EncoderKeeper, _ENCODER, home.encoder(), **many),
+        _part(ReaderKeeper, _READER, reader, **many),
         _part(ingress(Page), "page", home, serving, route="/", **asking),
-        _many(replicas, ingress(Routes), "routes", home, serving, route="/api", **asking),
+        _part(ingress(Routes), "routes", home, serving, route="/api", **many | asking),
     ]
 
 
-def _many(replicas: int, kind: type, name: str, *given: Any, **options: Any) -> serve.RunTarget:
+def _spread(replicas: int) -> dict[str, Any]:
     """So many replicas, on as many nodes as there are: with one that falls, not all do."""
     known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     able = sum(n["Alive"] and n["Resources"].get("CPU", 0.0) >= _CPUS for n in known)
-    most = {"num_replicas": replicas, "max_replicas_per_node": -(-replicas // max(1, able))}
-    return _part(kind, name, *given, **{"max_ongoing_requests": _AT_ONCE} | options | most)
+    return {
+        "num_replicas": replicas,
+        "max_replicas_per_node": -(-replicas // max(1, able)),
+        "max_ongoing_requests": _AT_ONCE,
+    }
 
 
 def _part(
@@ -169,7 +175,7 @@ def _let_go_but(names: Sequence[str]) -> None:
     """Have no shards but these."""
     for name in serve.status().applications:
         shard = name.removeprefix(_application(""))
-        if shard.startswith(_SHARD) and shard not in names:
+        if shard.startswith(SHARD) and shard not in names:
             serve.delete(name)
 
 
@@ -336,16 +342,15 @@ class Page:
     def _opened(self, encoder: Encoder | None) -> Answerer:
         """An answerer of the live manifest."""
         encoder = encoder or KeptEncoder(_handle(_ENCODER))
-        entries = self._home.library().shards
-        handles = [_handle(entry.name) for entry in entries]
+        kept = [(entry, _handle(entry.name)) for entry in self._home.library().shards]
         begun = [
             answered(entry.name, SETTINGS.model_seconds, handle.manifest, entry)
-            for entry, handle in zip(entries, handles, strict=True)
+            for entry, handle in kept
         ]
         index = ShardedIndex(
             [
                 KeptShard(entry.name, wait(), entry, handle)
-                for entry, handle, wait in zip(entries, handles, begun, strict=True)
+                for (entry, handle), wait in zip(kept, begun, strict=True)
             ]
         )
         check_encoder(index.manifest, encoder, self._home.folder)

@@ -214,8 +214,8 @@ class Home:
         """Make this the live manifest, all shards at once; what none needs any more is removed.
 
         ``before`` are the shards that were live when the build began; they stay until the next, for
-        those who still ask them, as a generation does. Raises IndexBusyError, and
-        leaves all as it is, when others are now.
+        those who still ask them, as a generation does. Raises IndexBusyError, and leaves all as it
+        is, when others are now.
         """
         told = json.dumps(asdict(manifest), indent=1, sort_keys=True)
         live = {entry.name: entry for entry in manifest.shards}

@@ -21,6 +21,8 @@ from ballet_qa.generation import build_lock
 from ballet_qa.home import LIBRARY_VERSION, Home, LibraryManifest, ShardEntry
 from ballet_qa.types import Encoder
 
+SHARD = "shard-"  # what the name of every shard begins with
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -69,7 +71,7 @@ def deal(found: Found, parts: int) -> dict[str, Found]:
     if parts < 1:
         raise StoriesError(f"a library cannot be in {parts} shards; give one at least")
     digits = len(str(parts - 1))
-    names = [f"shard-{number:0{digits}}-of-{parts}" for number in range(parts)]
+    names = [f"{SHARD}{number:0{digits}}-of-{parts}" for number in range(parts)]
     files: dict[str, list[StoryFile]] = {name: [] for name in names}
     for file in found.files:
         files[names[int(hashlib.sha256(file.id.encode()).hexdigest()[:15], 16) % parts]].append(
