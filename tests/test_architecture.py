@@ -16,7 +16,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "src" / "ballet_qa"
 LAYERS = [
-    {"types", "errors", "settings"},
+    {"types", "errors", "settings", "terminal"},
     {"words", "passages", "generation", "columns", "networks", "cores"}
     | {"metrics", "questions", "markup", "archives"},
     {"fusion", "names", "terms", "texts", "vectors", "encoder", "cross_encoder", "epub", "pdf"},
