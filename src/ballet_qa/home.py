@@ -41,6 +41,7 @@ from ballet_qa.generation import (
     sha256_of,
 )
 from ballet_qa.index import Index
+from ballet_qa.words import is_unicode
 
 LIBRARY = "library.json"
 SHARDS = "shards"
@@ -80,7 +81,9 @@ class Home:
 
     @classmethod
     def at(cls, place: str | Path) -> Home:
-        """The home at a path or a URL."""
+        """The home at a path or a URL. Raises StorageError when its name is not UTF-8."""
+        if not is_unicode(str(place)):
+            raise StorageError(f"the name of {place} is not UTF-8; name another --index")
         if not is_url(place):
             return cls(Path(place).resolve())
         url = str(place).rstrip("/")

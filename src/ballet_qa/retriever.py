@@ -20,7 +20,7 @@ from ballet_qa.index import Described, Query, check_encoder
 from ballet_qa.settings import SETTINGS
 from ballet_qa.shards import AnyIndex, open_index
 from ballet_qa.types import Encoder, FloatArray, Hit, IntArray
-from ballet_qa.words import terms
+from ballet_qa.words import is_unicode, terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,5 +134,7 @@ def check_query(query: str, top_k: int) -> None:
         raise QuestionError(
             f"the question has {len(query):,} characters; at most {SETTINGS.max_question_chars:,}"
         )
+    if not is_unicode(query):
+        raise QuestionError("the question is not valid Unicode; write it in UTF-8")
     if not 1 <= top_k <= SETTINGS.max_top_k:
         raise QuestionError(f"top_k is {top_k}; give a number from 1 to {SETTINGS.max_top_k:,}")

@@ -33,6 +33,15 @@ def fold(text: str) -> str:
     return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
 
 
+def is_unicode(text: str) -> bool:
+    """Whether it can be encoded: it holds no lone surrogate, as a name that is no UTF-8 does."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def bare(text: str) -> str:
     """The letters and digits alone, in one case: headings are told by these, however set."""
     return "".join(filter(str.isalnum, text)).casefold()
