@@ -9,17 +9,19 @@ from ballet_qa.build import build_index
 from ballet_qa.errors import BalletQAError
 from ballet_qa.server import run
 from ballet_qa.settings import SETTINGS
+from ballet_qa.terminal import one_line, protect_stderr, say
 
 
 def main() -> None:
     """Build if need be, then serve on 127.0.0.1:7860."""
+    protect_stderr()
     try:
         if not Path(SETTINGS.index, "live").exists():
-            print(f"Building the index of {SETTINGS.stories}/ …", flush=True)
+            say(f"Building the index of {SETTINGS.stories}/ …", flush=True)
             build_index(SETTINGS.stories, SETTINGS.index)
         run(SETTINGS.index)
     except BalletQAError as error:
-        sys.exit(f"app.py: {error}")
+        sys.exit(f"app.py: {one_line(error)}")
 
 
 if __name__ == "__main__":

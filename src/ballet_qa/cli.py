@@ -18,6 +18,7 @@ import typer
 
 from ballet_qa.errors import BalletQAError, QuestionError, QuestionFileError, ServeError
 from ballet_qa.settings import SETTINGS
+from ballet_qa.terminal import json_text, one_line, protect_stderr, say
 
 if TYPE_CHECKING:
     from ballet_qa.build import BuildPlan, BuildReport, Progress
@@ -82,6 +83,7 @@ Batch = Annotated[
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
+    protect_stderr()
     try:
         code = app(standalone_mode=False)
     except QuestionError as error:
@@ -263,12 +265,12 @@ def _watch(roots: list[Path], index: str, encoder: Encoder | None) -> None:
     with suppress(KeyboardInterrupt):
         for turn, changed in enumerate(changes):
             if turn == 0:
-                print("watching; Ctrl-C ends it", flush=True)
+                say("watching; Ctrl-C ends it", flush=True)
             if changed or turn == 0:
                 try:
                     _build_once(roots, index, encoder, quiet=turn == 0)
                 except BalletQAError as error:  # an empty folder may be a full one in a moment
-                    print(f"ballet-qa: {_one_line(error)}", file=sys.stderr)
+                    _say_error(error)
                 sys.stdout.flush()
 
 
@@ -295,7 +297,7 @@ def ask(
 
         check_query(question, top_k)
         answer = Answerer.load(index, reader=reader).answer(question, top_k, stories=story)
-        print(_dumps(render.answer_json(answer)) if as_json else render.answer_text(answer))
+        _say_text(_dumps(render.answer_json(answer)) if as_json else render.answer_text(answer))
         return
     lines = list(_batch_lines(str(batch)))
     answerer = Answerer.load(index, reader=reader)
@@ -335,7 +337,7 @@ def search(
     find = Answerer.load(index, reader=reader).rerank if rerank else Retriever.load(index).search
     if query is not None:
         hits = find(query, top_k, stories=story)
-        print(
+        _say_text(
             _dumps(render.search_json(query, hits))
             if as_json
             else "\n".join(map(render.hit_text, hits))
@@ -374,12 +376,13 @@ def info(
     catalogue = opened.texts.catalogue() if stories else []
     if as_json:
         listed = {"catalogue": [render.story_json(entry) for entry in catalogue]}
-        print(_dumps(facts | (listed if stories else {})))
+        _say_text(_dumps(facts | (listed if stories else {})))
         return
     for name, value in facts.items():
-        print(f"{name.replace('_', ' '):<15} {value}")
+        say(f"{name.replace('_', ' '):<15} {one_line(value)}")
     for entry in catalogue:
-        print(f"  {entry.id}  {entry.title}  ({entry.length:,} characters)  {entry.source}")
+        story_id, title, source = map(one_line, (entry.id, entry.title, entry.source))
+        say(f"  {story_id}  {title}  ({entry.length:,} characters)  {source}")
 
 
 @app.command()
@@ -409,11 +412,11 @@ def doctor(
     if _print_checks(examine(index)):
         return
     if not repair:
-        print("unsound; `ballet-qa doctor --repair` rebuilds what can be")
+        say("unsound; `ballet-qa doctor --repair` rebuilds what can be")
         raise typer.Exit(3)
     done = mend(index)
     if done.went_back_to:
-        print(f"went back to generation {done.went_back_to}")
+        say(f"went back to generation {one_line(done.went_back_to)}")
     if done.built is not None:
         _print_report(done.built, dry_run=False)
     if not _print_checks(examine(index)):
@@ -424,10 +427,11 @@ def _print_checks(checks: Iterable[Check]) -> bool:
     """Print each check as it is done; whether all is well."""
     sound = True
     for check in checks:
-        print(f"{'ok' if check.problem is None else 'wrong':<6} {check.name}", flush=True)
+        word = "ok" if check.problem is None else "wrong"
+        say(f"{word:<6} {one_line(check.name)}", flush=True)
         if check.problem is not None:
             sound = False
-            print(f"       {_one_line(check.problem)}")
+            say(f"       {one_line(check.problem)}")
     return sound
 
 
@@ -519,14 +523,18 @@ def evaluate(
             cases = {"library": done.library, "inside_the_right_story": done.in_story}
             forms[str(path)] = made | {k: [case_form(c) for c in v] for k, v in cases.items()}
         else:
-            print(report_text(path.name, made) + "\n")
+            _say_text(report_text(path.name, made) + "\n")
     if as_json:
-        print(_dumps(forms))
+        _say_text(_dumps(forms))
 
 
 def _fail(error: object, code: int) -> NoReturn:
-    print(f"ballet-qa: {_one_line(error)}", file=sys.stderr)
+    _say_error(error)
     sys.exit(code)
+
+
+def _say_error(error: object) -> None:
+    say(f"ballet-qa: {one_line(error)}", error=True)
 
 
 def _one_of(question: str | None, batch: str | None) -> None:
@@ -592,7 +600,9 @@ class _progress_bar:
             TextColumn(self._what),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            # The bar moves the cursor: it is written beside `protect_stderr`, all else is not.
+            console=Console(file=sys.__stderr__, stderr=True),
+            redirect_stderr=False,
             transient=True,
             disable=not sys.stderr.isatty(),
         )
@@ -613,7 +623,7 @@ class _progress_bar:
 
 
 def _print_plan(plan: BuildPlan) -> None:
-    print(
+    say(
         f"plan: {len(plan.new)} new files, {len(plan.changed)} changed, {len(plan.gone)} gone, "
         f"{len(plan.unchanged)} unchanged",
         flush=True,
@@ -627,25 +637,26 @@ def _print_changes(report: BuildReport) -> None:
         ("remove", report.removed),
     ):
         for story_id in ids:
-            print(f"{word}: {story_id}")
+            say(f"{word}: {one_line(story_id)}")
     for old, new in report.renamed:
-        print(f"rename: {old} -> {new}")
+        say(f"rename: {one_line(old)} -> {one_line(new)}")
 
 
 def _print_report(report: BuildReport, *, dry_run: bool) -> None:
     if dry_run:
         _print_changes(report)
     if report.left is not None:
-        print(f"the build of process {report.left} did not end; its remains are cleared away")
+        process = one_line(report.left)
+        say(f"the build of process {process} did not end; its remains are cleared away")
     for guess in report.guessed:
-        print(f"encoding guessed: {guess.path}: {guess.encoding}")
+        say(f"encoding guessed: {one_line(guess.path)}: {one_line(guess.encoding)}")
     for noted in report.noted:
-        print(f"note: {noted.path}: {_one_line(noted.note)}")
+        say(f"note: {one_line(noted.path)}: {one_line(noted.note)}")
     if report.ignored:
-        kinds = ", ".join(f"{count} {suffix}" for suffix, count in report.ignored.items())
-        print(f"ignored, of other kinds: {kinds}")
+        kinds = ", ".join(f"{count} {one_line(kind)}" for kind, count in report.ignored.items())
+        say(f"ignored, of other kinds: {kinds}")
     for refused in report.refused:
-        print(f"refused: {refused.path}: {_one_line(refused.reason)}")
+        say(f"refused: {one_line(refused.path)}: {one_line(refused.reason)}")
     counts = (
         f"{report.stories} stories: {len(report.added)} added, {len(report.changed)} changed, "
         f"{len(report.renamed)} renamed, {len(report.removed)} removed, "
@@ -653,9 +664,9 @@ def _print_report(report: BuildReport, *, dry_run: bool) -> None:
         f"{len(report.refused)} refused"
     )
     if dry_run:
-        print(f"{counts}; nothing written")
+        say(f"{counts}; nothing written")
     else:
-        print(
+        say(
             f"{counts}; {report.passages} passages ({report.embedded} embedded), "
             f"{report.sentences} sentences"
         )
@@ -679,18 +690,19 @@ def _print_batch(
     with ThreadPoolExecutor(SETTINGS.at_once) as pool:
         try:
             for made in pool.map(form, lines):
-                print(json.dumps(made, ensure_ascii=False), flush=True)
+                say(json_text(made), flush=True)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
+def _say_text(text: str) -> None:
+    """Print a text of several lines, whose values are one line each already."""
+    say(*text.split("\n"))
+
+
 def _dumps(form: dict[str, Any]) -> str:
-    return json.dumps(form, ensure_ascii=False, indent=2)
-
-
-def _one_line(value: object) -> str:
-    return " ".join(str(value).split())
+    return json_text(form, indent=2)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ from ballet_qa.shards import (
     ShardedIndex,
     perform,
 )
+from ballet_qa.terminal import say
 from ballet_qa.types import Encoder, FloatArray
 
 _log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def run_on_cluster(
             shards = _shards(home, names, replicas)
             serve.run_many([*shards, *_askers(home, serving, replicas, weights)])
             _let_go_but(names)
-            print(opening_words(serving), flush=True)
+            say(opening_words(serving), flush=True)
             while True:
                 time.sleep(_LOOK_S)
                 names = _redealt(home, names, replicas)

@@ -32,6 +32,7 @@ from ballet_qa.metrics import (
 from ballet_qa.names import names_in_question
 from ballet_qa.questions import Question, is_right
 from ballet_qa.shards import AnyTexts
+from ballet_qa.terminal import one_line
 from ballet_qa.types import Answer, Hit, Reason, Status
 from ballet_qa.words import terms
 
@@ -363,9 +364,12 @@ def case_form(case: Case) -> Report:
 
 
 def report_text(name: str, made: Report) -> str:
-    """A report as tables for a terminal: `.555 .52–.59` is a value and its 95 % interval."""
+    """A report as tables for a terminal, neutralised.
+
+    `.555 .52–.59` is a value and its 95 % interval.
+    """
     lines = [
-        f"{name}: {made['questions']} questions, {made['answerable']} answerable, "
+        f"{one_line(name)}: {made['questions']} questions, {made['answerable']} answerable, "
         f"{made['unanswerable']} not. Each value with its 95 % bootstrap interval."
     ]
     ranks = {name: name for name in [*(f"R@{k}" for k in DEPTHS), "RR@10", "nDCG@10"]}
@@ -394,7 +398,7 @@ def report_text(name: str, made: Report) -> str:
         for row, held in made["rows"].items():
             cells = [_cell(_at(held, path)) for path in columns.values()]
             if any(cells):
-                lines.append(_text_row(row, str(held["n"]), cells))
+                lines.append(_text_row(one_line(row), str(held["n"]), cells))
     times = made["rows"]["all"]
     lines += [
         "",

@@ -1,4 +1,4 @@
-"""The forms an answer takes: JSON, plain text and HTML. The only place that escapes."""
+"""The forms an answer takes: JSON, plain text and HTML. The only place that escapes markup."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
+from ballet_qa.terminal import one_line
 from ballet_qa.types import Answer, Finding, Hit, Passage, Span, Story, StoryEntry
 
 if TYPE_CHECKING:  # what the page shows is not loaded to answer in a shell
@@ -153,14 +154,15 @@ def _verdict(answer: Answer) -> str:
 
 
 def answer_text(answer: Answer) -> str:
-    """The answer for a terminal: quotes with their story, or the nearest passages."""
+    """The answer for a terminal, neutralised: quotes with their story, or the nearest passages."""
     lines = []
     if headline(answer):
-        lines += [headline(answer), ""]
+        lines += [one_line(headline(answer)), ""]
     for finding in answer.findings:
-        lines += [f"“{_one_line(finding.citation.quote)}”"]
-        lines += [f"  (about {finding.about})"] if finding.about else []
-        lines += [f"  — {_source(finding)}", ""]
+        lines += [f"“{one_line(finding.citation.quote)}”"]
+        lines += [f"  (about {one_line(finding.about)})"] if finding.about else []
+        place, story_id = one_line(_place(finding)), one_line(finding.citation.story.id)
+        lines += [f"  — {place}  [{story_id}]", ""]
     if not answer.findings:
         lines.append("Nearest passages:")
         lines += [hit_text(hit) for hit in answer.hits]
@@ -168,10 +170,11 @@ def answer_text(answer: Answer) -> str:
 
 
 def hit_text(hit: Hit) -> str:
-    """A hit for a terminal."""
-    also = f" (also in {', '.join(hit.also_in)})" if hit.also_in else ""
-    place = f"{hit.title}, paragraph {hit.passage.number}  [{hit.passage.story_id}]{also}"
-    return f"{hit.rank:>2}. {hit.score:.3f}  {place}\n    {_one_line(hit.passage.text)}"
+    """A hit for a terminal, neutralised: its place on one line, its words on the next."""
+    title, story_id, words = map(one_line, (hit.title, hit.passage.story_id, hit.passage.text))
+    also = f" (also in {', '.join(map(one_line, hit.also_in))})" if hit.also_in else ""
+    place = f"{title}, paragraph {hit.passage.number}  [{story_id}]{also}"
+    return f"{hit.rank:>2}. {hit.score:.3f}  {place}\n    {words}"
 
 
 def answer_html(answer: Answer) -> str:
@@ -419,10 +422,13 @@ def _around_span(finding: Finding) -> tuple[str, str, str]:
 
 
 def _source(finding: Finding) -> str:
+    return f"{_place(finding)}  [{finding.citation.story.id}]"
+
+
+def _place(finding: Finding) -> str:
     citation = finding.citation
     chapter = f", {citation.chapter}" if citation.chapter else ""
-    number = citation.passage.number
-    return f"{citation.story.title}{chapter}, paragraph {number}  [{citation.story.id}]"
+    return f"{citation.story.title}{chapter}, paragraph {citation.passage.number}"
 
 
 def _listed(names: Sequence[str]) -> str:

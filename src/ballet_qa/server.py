@@ -20,6 +20,7 @@ from ballet_qa.errors import ServeError
 from ballet_qa.guard import Guard, Keys
 from ballet_qa.library import Library
 from ballet_qa.settings import SETTINGS
+from ballet_qa.terminal import one_line, say
 
 if TYPE_CHECKING:
     from starlette.types import Lifespan
@@ -118,9 +119,10 @@ def run(
     app = create_app(Library(index_dir, reader), serving)
     gc.freeze()
     gc.enable()
-    print(opening_words(serving), flush=True)
+    say(opening_words(serving), flush=True)
     uvicorn.run(
         app,
+        log_config=None,  # records go to the root's handler, which neutralises them (terminal.py)
         host=serving.host,
         port=serving.port,
         log_level="warning",
@@ -133,7 +135,7 @@ def opening_words(serving: Serving) -> str:
     """Where the page is."""
     shown = "127.0.0.1" if serving.host in ("0.0.0.0", "::") else serving.host  # noqa: S104
     address = f"http://{shown}:{serving.port}{serving.root_path.rstrip('/')}"
-    return f"The reading room is open at {address} (Ctrl-C closes it)"
+    return f"The reading room is open at {one_line(address)} (Ctrl-C closes it)"
 
 
 def check_port_is_free(host: str, port: int) -> None:
