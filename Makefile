@@ -5,6 +5,7 @@
 #                                         -short: a part of each, in minutes
 # make bench-reading                      what reading adds, and what it costs
 # make bench-followups, make bench-load   completing questions; fifty people at once
+# make bench-passwords                    are user names told by time; does guessing delay others
 # make bench-scale-out                    a library on one, two, three Ray nodes (as root)
 # make screenshots                        every state of the page, to docs/screenshots
 
@@ -15,7 +16,7 @@ TORCH := torch==2.13.0
 PEERS := .venv-peers
 
 .PHONY: app test check lint browser peers bench-quality bench-quality-short bench-speed bench-speed-short \
-  bench-reading bench-followups bench-load bench-scale-out screenshots
+  bench-reading bench-followups bench-load bench-passwords bench-scale-out screenshots
 
 app: $(VENV)/ready
 	$(BIN)/python app.py
@@ -44,6 +45,9 @@ bench-followups: $(VENV)/ready-bench
 
 bench-load: $(VENV)/ready-bench
 	$(BIN)/python benchmarks/load.py
+
+bench-passwords: $(VENV)/ready-dev
+	$(BIN)/python benchmarks/passwords.py
 
 bench-scale-out: $(VENV)/ready-bench
 	$(BIN)/python benchmarks/scale_out.py

@@ -17,7 +17,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "src" / "ballet_qa"
 LAYERS = [
     {"types", "errors", "settings", "terminal"},
-    {"words", "passages", "generation", "columns", "networks", "cores"}
+    {"words", "passages", "generation", "columns", "networks", "cores", "keys"}
     | {"metrics", "questions", "markup", "archives"},
     {"fusion", "names", "terms", "texts", "vectors", "encoder", "cross_encoder", "epub", "pdf"},
     {"loaders", "index", "followups"},

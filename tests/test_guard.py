@@ -7,13 +7,11 @@ import base64
 import threading
 from pathlib import Path
 
-import bcrypt
 import pytest
 from fastapi.testclient import TestClient
 from starlette.routing import Mount, Route
 
-from ballet_qa.errors import ServeError
-from ballet_qa.guard import Guard, Keys
+from ballet_qa.guard import Guard
 from ballet_qa.library import Library
 from ballet_qa.server import Serving
 from ballet_qa.settings import SETTINGS
@@ -25,45 +23,6 @@ from test_server import made_app
 def basic(user: str, password: str) -> dict[str, str]:
     coded = base64.b64encode(f"{user}:{password}".encode()).decode()
     return {"authorization": f"Basic {coded}"}
-
-
-def header(user: str, password: str) -> bytes:
-    return basic(user, password)["authorization"].encode()
-
-
-def test_one_pair() -> None:
-    keys = Keys("ann:pä:ss")
-    assert keys.fit(header("ann", "pä:ss"))
-    for wrong in (b"", b"Basic", b"Basic !!!", b"Bearer x", header("ann", "x"), header("", "")):
-        assert not keys.fit(wrong)
-
-
-def test_a_file_of_hashes(tmp_path: Path) -> None:
-    path = tmp_path / "keys"
-    hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
-    path.write_text(f"# people\nann:{hashed}\nbob:{hashed.replace('$2b$', '$2y$')}\n", "utf-8")
-    keys = Keys(str(path))
-    for _ in range(2):  # the second time from memory
-        assert keys.fit(header("ann", "secret"))
-        assert keys.fit(header("bob", "secret"))
-        assert not keys.fit(header("ann", "Secret"))
-        assert not keys.fit(header("eve", "secret"))
-
-
-@pytest.mark.parametrize(
-    ("content", "said"), [("ann:plain\n", "no bcrypt hash for 'ann'"), ("\n", "names no user")]
-)
-def test_a_file_that_holds_no_hashes_is_refused(tmp_path: Path, content: str, said: str) -> None:
-    path = tmp_path / "keys"
-    path.write_text(content, "utf-8")
-    with pytest.raises(ServeError, match=said):
-        Keys(str(path))
-
-
-def test_what_is_no_key_is_refused() -> None:
-    for wrong in ("nothing", ":", "user:"):
-        with pytest.raises(ServeError, match="neither"):
-            Keys(wrong)
 
 
 def test_every_route_is_guarded(seeds_index: Path, encoder: Encoder) -> None:

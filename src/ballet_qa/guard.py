@@ -6,17 +6,11 @@ Pure ASGI: Starlette's BaseHTTPMiddleware breaks server-sent events.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hashlib
-import hmac
-import secrets
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi.responses import JSONResponse
 
-from ballet_qa.errors import ServeError
+from ballet_qa.keys import Keys, Status
 from ballet_qa.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -35,66 +29,6 @@ HEADERS = {
 }
 _UPLOAD = "/gradio_api/upload"
 _COSTLY = ("/api/ask", "/api/search")
-_DUMMY_HASH = b"$2b$10$C6UzMDM.H6dfI/f/IKcEeO7ZLJw6J8p1g5Yc1mQn5J0Jb1Z0xw5nC"
-
-
-class Keys:
-    """Who may come in: one ``user:password``, or a file of users with their bcrypt hashes.
-
-    Such files are what Apache's ``htpasswd -B`` writes. Sent by HTTP's basic scheme (RFC 7617), so
-    give the page TLS by a proxy before it leaves this machine.
-    """
-
-    def __init__(self, auth: str) -> None:
-        """Raises ServeError when ``auth`` is neither a file nor a pair, or a hash is not bcrypt."""
-        self._hashes: dict[str, bytes] = {}
-        self._pair = b""
-        self._salt = secrets.token_bytes(16)
-        self._known: set[bytes] = set()  # what was let in before: bcrypt is slow on purpose
-        path = Path(auth)
-        if path.is_file():
-            self._read(path)
-        elif ":" in auth.strip(":"):
-            self._pair = auth.encode("utf-8")
-        else:
-            raise ServeError(f"--auth is neither user:password nor a file: {auth!r}")
-
-    def fit(self, header: bytes) -> bool:
-        """Whether an Authorization header names somebody who may come in. May take a while."""
-        scheme, _, coded = header.partition(b" ")
-        if scheme.lower() != b"basic":
-            return False
-        try:
-            given = base64.b64decode(coded.strip(), validate=True)
-        except (binascii.Error, ValueError):
-            return False
-        if self._pair:
-            return hmac.compare_digest(given, self._pair)
-        seen = hashlib.sha256(self._salt + given).digest()
-        if seen in self._known:
-            return True
-        import bcrypt
-
-        user, _, password = given.partition(b":")
-        known = self._hashes.get(user.decode("utf-8", "replace"))
-        # An unknown user takes as long as a wrong password.
-        fits = bcrypt.checkpw(password[:72], known or _DUMMY_HASH)
-        if fits and known:
-            self._known.add(seen)
-        return fits and known is not None
-
-    def _read(self, path: Path) -> None:
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
-            if not line.strip() or line.startswith("#"):
-                continue
-            user, _, hashed = line.strip().partition(":")
-            if not hashed.startswith(("$2a$", "$2b$", "$2y$")):
-                raise ServeError(
-                    f"{path}:{number}: no bcrypt hash for {user!r}; make one: htpasswd -B {path}"
-                )
-            self._hashes[user] = hashed.encode("ascii", "replace")
-        if not self._hashes:
-            raise ServeError(f"{path} names no user; add one: htpasswd -B {path} NAME")
 
 
 class Guard:
@@ -183,7 +117,9 @@ class Guard:
 
     async def _let_in(self, scope: Scope, keys: Keys) -> bool:
         given = [value for name, value in scope["headers"] if name.lower() == b"authorization"]
-        return len(given) == 1 and await asyncio.to_thread(keys.fit, given[0])
+        address = scope["client"][0] if scope.get("client") else ""
+        admission = await keys.admits(given[0] if len(given) == 1 else None, address)
+        return admission.status is Status.ADMITTED
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":

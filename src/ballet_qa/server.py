@@ -17,7 +17,8 @@ from ballet_qa import __version__
 from ballet_qa.adding import Shelf
 from ballet_qa.api import add_routes
 from ballet_qa.errors import ServeError
-from ballet_qa.guard import Guard, Keys
+from ballet_qa.guard import Guard
+from ballet_qa.keys import Keys
 from ballet_qa.library import Library
 from ballet_qa.settings import SETTINGS
 from ballet_qa.terminal import one_line, say

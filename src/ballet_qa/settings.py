@@ -26,6 +26,18 @@ class Settings:
     max_conversations: int = 300  # kept by the page's server, the latest; each takes memory
     session_seconds: int = 12 * 3600  # how long the page's server keeps a conversation
 
+    # passwords: attempts that fail, then 429
+    address_failures: int = 10  # a minute, from one IPv4 address or one /64 of IPv6
+    total_failures: int = 100  # a minute; then an address has its reserve alone
+    reserve_failures: int = 3  # in 15 minutes, from one address, when the total is spent
+    most_failures: int = 1000  # a minute, from all addresses, reserves among them
+    password_workers: int = 2  # attempts checked at the same time
+    attempts_waiting: int = 8  # of one address; beyond them 429
+    addresses_waiting: int = 256  # of those that failed as often lately; beyond them 429
+    remembered_addresses: int = 20_000  # over 15 minutes of most_failures
+    remembered_credentials: int = 10_000  # the latest; a credential of one address
+    max_htpasswd_bytes: int = 256 * 1024  # some 3000 users
+
     # reading files
     max_file_bytes: int = 256 * 1024 * 1024
     max_load_seconds: float = 120.0  # one file's; then it is refused
