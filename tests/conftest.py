@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Coroutine, Sequence
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -25,6 +29,20 @@ _T = TypeVar("_T")
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = ROOT / "seeds"
 SHARED = ROOT.parent / "shared" / "data"
+
+BASE = "http://127.0.0.1"  # a host that a server answers under
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--host-resolver-rules=MAP *.test 127.0.0.1",  # the names of test_security.py
+]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 IVANOV = "000_d340ed7b25c4b089"
 ROCHE = "001_b1bfc51c68ebbf0f"
@@ -51,6 +69,36 @@ class WordEncoder:
 
     def encode_queries(self, texts: Sequence[str]) -> FloatArray:
         return self.encode_passages(texts)
+
+
+# How often each attack was tried; a failure of one fails its test.
+TRIES: Counter[str] = Counter()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how often each attack was tried: the figures of docs/security.md."""
+    if TRIES:
+        terminalreporter.section("attacks tried")
+        for threat, count in TRIES.items():
+            terminalreporter.write_line(f"{count:>6}  {threat}")
+
+
+def routes_within(routes: Sequence[Any]) -> Iterator[Any]:
+    """Every route of an application with a path of its own, those of included routers as well."""
+    for route in routes:
+        router = getattr(route, "original_router", None) or getattr(route, "_base_app", None)
+        if router is not None:
+            yield from routes_within(router.routes)
+        elif hasattr(route, "path"):
+            yield route
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Look again and again until something is so; fail when it is not in time."""
+    until = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < until, "it did not come to be"
+        time.sleep(0.02)
 
 
 def run_apart(work: Coroutine[Any, Any, _T]) -> _T:
@@ -100,3 +148,18 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no question sets at {SHARED}; this test needs them")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        if os.environ.get("BALLET_QA_REQUIRE_BROWSER"):
+            pytest.fail("no chromium; CI never skips the browser flows")
+        pytest.skip("no chromium on this machine; apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=ARGUMENTS,
+        )
+        yield browser
+        browser.close()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from ballet_qa.adding import Added, Shelf
 from ballet_qa.build import build_index
-from ballet_qa.errors import StoriesError
+from ballet_qa.errors import UploadError
 from ballet_qa.library import Library
 from conftest import WordEncoder
 
@@ -20,7 +21,7 @@ def library(shelf: Path, tmp_path: Path, words: WordEncoder) -> Library:
 
 
 def add(library: Library, tmp_path: Path, *files: Path) -> list[Added]:
-    return [added for added in Shelf(library).add(files) if added.done]
+    return [added for added in Shelf(library, tmp_path).add(files) if added.done]
 
 
 def test_files_are_added_and_answer_at_once(library: Library, shelf: Path, tmp_path: Path) -> None:
@@ -43,6 +44,8 @@ def test_nothing_is_written_over(library: Library, shelf: Path, tmp_path: Path) 
     file = tmp_path / "pond.txt"
     file.write_text("Another pig.", "utf-8")
     assert [one.kept for one in add(library, tmp_path, file)] == [True]
+    assert not file.exists()  # the upload is removed
+    file.write_text("Another pig.", "utf-8")
     (again,) = add(library, tmp_path, file)
     assert (again.kept, again.said) == (True, "it was there already")
     file.write_text("A third pig.", "utf-8")
@@ -61,8 +64,36 @@ def test_a_name_cannot_lead_out_of_the_shelf(library: Library, shelf: Path, tmp_
     assert not set(kept.name) & set("\\/:<>")
 
 
+@pytest.mark.parametrize("where", ["absolute", "up", "link", "link to a folder", "pipe", "device"])
+def test_only_uploaded_files_are_added(
+    library: Library, shelf: Path, tmp_path: Path, where: str
+) -> None:
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    honest = uploads / "new.txt"
+    honest.write_text("A swan on straw.", "utf-8")
+    outside = tmp_path / "outside.txt"
+    outside.write_text("A secret.", "utf-8")
+    (uploads / "link.txt").symlink_to(outside)
+    (uploads / "folder").symlink_to(tmp_path)
+    os.mkfifo(uploads / "pipe.txt")
+    path = {
+        "absolute": outside,
+        "up": uploads / ".." / "outside.txt",
+        "link": uploads / "link.txt",
+        "link to a folder": uploads / "folder" / "outside.txt",
+        "pipe": uploads / "pipe.txt",
+        "device": Path("/dev/zero"),
+    }[where]
+    with pytest.raises(UploadError, match="not uploaded here"):
+        list(Shelf(library, uploads).add([honest, path]))
+    assert not (shelf / "added").exists()
+    assert outside.read_text("utf-8") == "A secret."
+    assert library.answerer().index.manifest.stories == 2
+
+
 def test_no_files_is_said(library: Library, tmp_path: Path) -> None:
-    with pytest.raises(StoriesError, match="no files were given"):
+    with pytest.raises(UploadError, match="there are no files"):
         add(library, tmp_path)
 
 

@@ -17,9 +17,10 @@ from conftest import ROOT
 PACKAGE = ROOT / "src" / "ballet_qa"
 LAYERS = [
     {"types", "errors", "settings", "terminal"},
-    {"words", "passages", "generation", "columns", "networks", "cores", "keys"}
-    | {"metrics", "questions", "markup", "archives"},
-    {"fusion", "names", "terms", "texts", "vectors", "encoder", "cross_encoder", "epub", "pdf"},
+    {"words", "passages", "generation", "columns", "networks", "cores", "keys", "origins"}
+    | {"metrics", "questions", "markup", "archives", "uploads"},
+    {"fusion", "names", "terms", "texts", "vectors", "encoder", "cross_encoder", "epub", "pdf"}
+    | {"page_inputs"},
     {"loaders", "index", "followups"},
     {"sections", "home"},
     {"shards", "extraction"},
@@ -29,8 +30,9 @@ LAYERS = [
     {"conversation", "evaluation", "library"},
     {"adding", "catalogue", "cluster_build"},
     {"render"},
-    {"ui", "guard", "mcp_server"},
-    {"api"},
+    {"guard", "mcp_server"},
+    {"page_routes", "connections"},
+    {"ui", "api"},
     {"server"},
     {"cluster_serve"},
     {"cli"},

@@ -9,11 +9,11 @@ import base64
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -24,23 +24,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from ballet_qa.build import build_index
 from ballet_qa.types import Encoder
 from conftest import KUZNETSOVA, ROOT, SEEDS
 
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 PROCESSES: dict[str, int] = {}  # the servers', by host and port
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = """Mallory ${alert(1)} `${document.title="evil"}` <img src=x onerror="alert(1)">.
 
 <script>document.title='evil'</script> Mallory [a link](javascript:alert(1))
@@ -52,24 +42,14 @@ pytestmark = pytest.mark.timeout(240)
 expect.set_options(timeout=20_000)  # a machine with other work on it is slow, not wrong
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        if os.environ.get("BALLET_QA_REQUIRE_BROWSER"):
-            pytest.fail("no chromium; CI never skips the browser flows")
-        pytest.skip("no chromium on this machine; apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=ARGUMENTS,
-        )
-        yield browser
-        browser.close()
-
-
 @contextmanager
-def serving(index: Path, *options: str, credentials: str = "") -> Iterator[str]:
-    """``ballet-qa serve`` on a free port, up before it is handed out."""
+def serving(
+    index: Path,
+    *options: str,
+    credentials: str = "",
+    environment: dict[str, str] | None = None,
+) -> Iterator[str]:
+    """``ballet-qa serve`` on a free port, ready to answer."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [
@@ -83,7 +63,16 @@ def serving(index: Path, *options: str, credentials: str = "") -> Iterator[str]:
         str(port),
         *options,
     ]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    # A file, because nobody reads a pipe: once it is full the server would stand still.
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env=os.environ | (environment or {}),
+        ) as process,
+    ):
         try:
             address = f"http://127.0.0.1:{port}"
             PROCESSES[f"127.0.0.1:{port}"] = process.pid
@@ -91,7 +80,7 @@ def serving(index: Path, *options: str, credentials: str = "") -> Iterator[str]:
             coded = base64.b64encode(credentials.encode()).decode()
             health.add_header("authorization", f"Basic {coded}")
             for _ in range(600):
-                assert process.poll() is None, process.stderr and process.stderr.read()
+                assert process.poll() is None, errors.seek(0) or errors.read()
                 try:
                     with urllib.request.urlopen(health, timeout=1) as answer:
                         if answer.status == 200:

@@ -16,7 +16,7 @@ from ballet_qa.build import build_index
 from ballet_qa.library import Library
 from ballet_qa.server import Serving, create_app, create_routes
 from ballet_qa.types import Encoder
-from conftest import KUZNETSOVA, ROCHE, SEEDS, WordEncoder, run_apart
+from conftest import BASE, KUZNETSOVA, ROCHE, SEEDS, WordEncoder, run_apart
 from test_cli import ANSWER, HIT, check_offsets
 
 
@@ -30,7 +30,7 @@ def made_app(library: Library, serving: Serving | None = None) -> FastAPI:
 
 @pytest.fixture(scope="module")
 def client(seeds_index: Path, encoder: Encoder) -> Iterator[TestClient]:
-    with TestClient(made_app(Library(seeds_index, encoder=encoder))) as client:
+    with TestClient(made_app(Library(seeds_index, encoder=encoder)), base_url=BASE) as client:
         yield client
 
 
@@ -46,7 +46,7 @@ def test_the_routes_alone_served_below_a_prefix(seeds_index: Path, encoder: Enco
     library = Library(seeds_index, encoder=encoder)
     serving = Serving(auth="ann:secret", root_path="/shelf")
     for root, path in (("/api", "/api/search"), ("/api", "/shelf/api/search"), ("", "/api/search")):
-        with TestClient(create_routes(library, serving), root_path=root) as client:
+        with TestClient(create_routes(library, serving), base_url=BASE, root_path=root) as client:
             assert client.get(path, params={"query": "café"}).status_code == 401
             client.auth = ("ann", "secret")
             assert client.get(path, params={"query": "café"}).json()["hits"]
@@ -57,7 +57,7 @@ def test_a_served_page_moves_to_the_new_generation(
     shelf: Path, tmp_path: Path, words: WordEncoder
 ) -> None:
     build_index(shelf, tmp_path / "index", encoder=words)
-    with TestClient(made_app(Library(tmp_path / "index", encoder=words))) as client:
+    with TestClient(made_app(Library(tmp_path / "index", encoder=words)), base_url=BASE) as client:
         assert client.get("/health").json()["stories"] == 2
         (shelf / "new.txt").write_text("Straw on the lake.", "utf-8")
         build_index(shelf, tmp_path / "index", encoder=words)

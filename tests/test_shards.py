@@ -45,7 +45,7 @@ from ballet_qa.shards import (
 from ballet_qa.terms import Statistics, TermIndex, TermsWriter
 from ballet_qa.types import Encoder, Hit
 from ballet_qa.ui import Room
-from conftest import IVANOV, ROCHE, SEEDS, WordEncoder
+from conftest import BASE, IVANOV, ROCHE, SEEDS, WordEncoder
 
 QUESTIONS = [
     "Who owns the café?",
@@ -277,7 +277,7 @@ def test_the_page_and_the_routes_say_who_was_silent(
     words = f"Not all stories were asked: {shard.name} did not answer."
     assert words in shown[0]
     assert words in room.search("a bow to nobody")
-    with TestClient(app) as client:
+    with TestClient(app, base_url=BASE) as client:
         said = client.get("/api/search", params={"query": "a bow in a forest"})
         assert (said.status_code, said.json()["partial"]) == (200, [shard.name])
         for one in shards.values():

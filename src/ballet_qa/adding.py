@@ -1,7 +1,9 @@
 """Stories added while the page is served: files put beside the others, and the index built anew.
 
 They go into a folder ``added`` below the first folder that the index was built from, under their
-own names; nothing that is there is written over. A file that is refused is not kept.
+own names; nothing that is there is written over. A file that is refused is not kept. Only files
+that visitors uploaded are taken, never another file of this machine, and they are removed from
+where they were uploaded to.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ from threading import Thread
 
 from ballet_qa.build import BuildReport, Progress, build_index
 from ballet_qa.corpus import known_suffixes
-from ballet_qa.errors import StoriesError
+from ballet_qa.errors import StoriesError, UploadError
 from ballet_qa.generation import live_generation, read_manifest
 from ballet_qa.library import Library
 from ballet_qa.loaders import LOADERS
+from ballet_qa.uploads import remove_upload, uploaded
 
 _FOLDER = "added"
 _NO_NAME = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|]+")
@@ -40,25 +43,39 @@ class Added:
 class Shelf:
     """Adds files to the stories of a library."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, uploads: Path) -> None:
+        """``uploads`` is the folder of uploaded files; no other file is added."""
         self._library = library
+        self._uploads = uploads
         self.suffixes = known_suffixes()
 
     def add(self, files: Sequence[str | Path]) -> Iterator[Added]:
         """Add files, one result for each, and what is being done in between.
 
-        Raises StoriesError when there are none, or no folder to put them in, and what
-        `build_index` raises; then nothing is kept.
+        Afterwards they are not in the upload folder any more. Raises UploadError when there are
+        none, or one is not in that folder (then none is added), StoriesError when there is no
+        folder to put them in, and what `build_index` raises; then nothing is kept.
         """
         if not files:
-            raise StoriesError("no files were given; drop some on the field, then add them")
+            raise UploadError("there are no files to add; drop some on the field first")
+        paths = [uploaded(file, self._uploads) for file in files]
+        taken = [path for path in paths if path is not None]
+        try:
+            if len(taken) < len(paths):
+                raise UploadError("one of these files was not uploaded here; upload it first")
+            yield from self._add(taken)
+        finally:
+            for path in taken:
+                remove_upload(path, self._uploads)
+
+    def _add(self, files: Sequence[Path]) -> Iterator[Added]:
         roots = read_manifest(live_generation(self._library.index_dir)).roots
         shelf = next((Path(root) for root in roots if Path(root).is_dir()), None)
         if shelf is None:
             raise StoriesError(f"none of {', '.join(roots)} is a folder; build from one first")
         placed: dict[str, str] = {}
         try:
-            for file in map(Path, files):
+            for file in files:
                 if file.suffix.lower() not in LOADERS:
                     known = f"not a story file; known are {self.suffixes}"
                     yield Added(file.name, said=known)

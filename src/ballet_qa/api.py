@@ -14,15 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ballet_qa import render
 from ballet_qa.conversation import answer_next
-from ballet_qa.errors import BalletQAError, QuestionError, SilentError, UnknownStoryError
+from ballet_qa.errors import BalletQAError, visitor_message
 from ballet_qa.followups import Turn
-from ballet_qa.guard import error_form
+from ballet_qa.guard import STATUS, error_form
 from ballet_qa.library import Library
 from ballet_qa.settings import SETTINGS
 from ballet_qa.shards import heard
 from ballet_qa.types import Reason, Scorer, Status
 
-_STATUS = {QuestionError: 422, UnknownStoryError: 404, SilentError: 503}
 _MOST_STORIES = 1000
 _MOST_TURNS = 50
 
@@ -239,8 +238,9 @@ def _turn(library: Library, turn: TurnBody) -> Turn:
 
 
 def _error_response(_: Request, error: Exception) -> JSONResponse:
-    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
-    return JSONResponse(error_form(type(error).__name__, str(error)), status_code=status)
+    assert isinstance(error, BalletQAError)
+    kind = type(error).__name__
+    return JSONResponse(error_form(kind, visitor_message(error)), STATUS.get(kind, 500))
 
 
 def _invalid_response(_: Request, error: Exception) -> JSONResponse:

@@ -462,6 +462,22 @@ def serve(
     mcp: Annotated[
         bool, typer.Option("--mcp", help="Serve agents, too, at /mcp (needs ballet-qa[mcp]).")
     ] = False,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Answer under this host name, too (besides localhost and --host); "
+            "may be repeated.",
+        ),
+    ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Believe X-Forwarded-* of the proxy at this address or network; may be repeated. "
+            "[default: with --root-path, this machine]",
+        ),
+    ] = None,
     reader: Reader = None,
     ray: Ray = None,
     replicas: Annotated[
@@ -474,7 +490,8 @@ def serve(
     """Serve the reading room: open http://127.0.0.1:7860 in a browser and ask."""
     from ballet_qa.server import Serving, run
 
-    serving = Serving(host, port, auth, root_path, allow_add, mcp)
+    names, proxies = tuple(allowed_host or ()), tuple(proxy or ())
+    serving = Serving(host, port, auth, root_path, allow_add, mcp, names, proxies)
     if ray is None:
         run(index, serving, reader)
     else:

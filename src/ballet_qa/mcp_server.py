@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from ballet_qa import __version__, render
-from ballet_qa.errors import BalletQAError, ServeError
+from ballet_qa.errors import BalletQAError, ServeError, visitor_message
 from ballet_qa.library import Library
 from ballet_qa.settings import SETTINGS
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
+    from starlette.applications import Starlette
 
 _INSTRUCTIONS = (
     "Passages of a collection of stories, quoted word for word with their place. `ask` answers one "
@@ -85,6 +86,17 @@ def create_server(library: Library) -> MCPServer[Any]:
     return server
 
 
+def http_app(server: MCPServer[Any]) -> Starlette:
+    """The server over streamable HTTP. The guard before it checks host and origin, for all routes.
+
+    The package's own check knows loopback names alone.
+    """
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    return server.streamable_http_app(transport_security=unchecked)
+
+
 async def _told(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What the work gives, off the event loop; only a ToolError's words reach the agent."""
     from mcp.server.mcpserver.exceptions import ToolError
@@ -92,7 +104,7 @@ async def _told(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return await anyio.to_thread.run_sync(work)
     except BalletQAError as error:
-        raise ToolError(f"{type(error).__name__}: {error}") from error
+        raise ToolError(f"{type(error).__name__}: {visitor_message(error)}") from error
 
 
 def run_stdio(library: Library) -> None:

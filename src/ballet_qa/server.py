@@ -20,8 +20,10 @@ from ballet_qa.errors import ServeError
 from ballet_qa.guard import Guard
 from ballet_qa.keys import Keys
 from ballet_qa.library import Library
+from ballet_qa.origins import hosts_of
 from ballet_qa.settings import SETTINGS
 from ballet_qa.terminal import one_line, say
+from ballet_qa.uploads import upload_folder
 
 if TYPE_CHECKING:
     from starlette.types import Lifespan
@@ -32,7 +34,9 @@ class Serving:
     """How the page is served.
 
     ``auth`` is ``user:password`` or a file of bcrypt hashes; ``root_path`` is where a proxy shows
-    the page; ``allow_add`` lets who visits it add stories; ``mcp`` adds ``/mcp``.
+    the page; ``allow_add`` lets who visits it add stories; ``mcp`` adds ``/mcp``. It is served
+    under ``host``, loopback names and ``allowed_hosts``; of ``proxies`` (addresses or networks)
+    ``X-Forwarded-*`` is believed.
     """
 
     host: str = SETTINGS.host
@@ -41,16 +45,18 @@ class Serving:
     root_path: str = ""
     allow_add: bool = False
     mcp: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
 
 
 def create_app(library: Library, serving: Serving | None = None) -> FastAPI:
     """The whole application: page, routes and guards. Raises ServeError on a bad ``serving``."""
     serving = serving or Serving()
     if serving.mcp:
-        from ballet_qa.mcp_server import create_server
+        from ballet_qa.mcp_server import create_server, http_app
 
         agents = create_server(library)
-        agents_app = agents.streamable_http_app(host=serving.host)
+        agents_app = http_app(agents)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -78,7 +84,7 @@ def create_app(library: Library, serving: Serving | None = None) -> FastAPI:
 
     from ballet_qa.ui import mount_page
 
-    mount_page(app, library, Shelf(library) if serving.allow_add else None)
+    mount_page(app, library, Shelf(library, upload_folder()) if serving.allow_add else None)
     _guard(app, serving)
     return app
 
@@ -103,8 +109,14 @@ def _described(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
 
 
 def _guard(app: FastAPI, serving: Serving) -> None:
-    keys = None if serving.auth is None else Keys(serving.auth)
-    app.add_middleware(Guard, keys=keys, root_path=serving.root_path, uploads=serving.allow_add)
+    hosts = hosts_of(serving.host, serving.allowed_hosts, serving.proxies, serving.root_path)
+    app.add_middleware(
+        Guard,
+        keys=None if serving.auth is None else Keys(serving.auth),
+        root_path=serving.root_path,
+        hosts=hosts,
+        uploads=serving.allow_add,
+    )
 
 
 def run(
@@ -112,6 +124,8 @@ def run(
 ) -> None:
     """Serve until interrupted. Raises what `Library` raises, and ServeError."""
     import uvicorn
+
+    from ballet_qa.connections import BoundedConnection
 
     serving = serving or Serving()
     check_port_is_free(serving.host, serving.port)
@@ -126,7 +140,10 @@ def run(
         log_config=None,  # records go to the root's handler, which neutralises them (terminal.py)
         host=serving.host,
         port=serving.port,
-        log_level="warning",
+        http=BoundedConnection,
+        ws="none",
+        h11_max_incomplete_event_size=SETTINGS.max_header_bytes,
+        log_level="error",  # what a stranger sends is not worth a line each
         proxy_headers=False,
         timeout_graceful_shutdown=3,  # an open page holds a stream that never ends by itself
     )

@@ -20,7 +20,6 @@ class Settings:
     max_top_k: int = 200  # each search puts forward as many, so that there always are top_k
     max_question_chars: int = 2000
     max_request_bytes: int = 64_000
-    max_upload_bytes: int = 64 * 1024 * 1024  # one file, where stories may be added from the page
     at_once: int = 4  # questions answered at the same time
     max_waiting: int = 64  # questions that wait; beyond them 503
     max_conversations: int = 300  # kept by the page's server, the latest; each takes memory
@@ -37,6 +36,21 @@ class Settings:
     remembered_addresses: int = 20_000  # over 15 minutes of most_failures
     remembered_credentials: int = 10_000  # the latest; a credential of one address
     max_htpasswd_bytes: int = 256 * 1024  # some 3000 users
+
+    # connections; the time is for the whole of the headers, and for a body that is no upload
+    max_connections: int = 800
+    max_headers: int = 64
+    max_header_bytes: int = 16 * 1024
+    header_seconds: float = 10.0
+    body_seconds: float = 30.0
+
+    # uploads, where stories may be added from the page
+    max_upload_bytes: int = 64 * 1024 * 1024  # one file
+    max_upload_request_bytes: int = 1024**3  # the files of one request
+    max_pending_bytes: int = 2 * 1024**3  # uploaded and not yet added, of all visitors
+    max_pending_files: int = 10_000
+    pending_seconds: float = 3600.0  # an upload that nobody adds is removed after that
+    max_event_bytes: int = 8 * 1024 * 1024  # an event of the page that lists uploaded files
 
     # reading files
     max_file_bytes: int = 256 * 1024 * 1024

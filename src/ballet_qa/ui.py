@@ -14,10 +14,15 @@ from contextlib import contextmanager
 from importlib import resources
 from typing import Any, TypeAlias
 
+from ballet_qa.uploads import upload_folder
+
 # Gradio reads these when it is imported: nothing is looked up or reported over the network.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+# A folder of this process alone instead of one that all programs share and that stays.
+os.environ["GRADIO_TEMP_DIR"] = str(upload_folder())
 
 # At each import Gradio parses its own sources anew to write type stubs beside them: a third of the
 # time until the page is there. It leaves out what is of no file (gradio/component_meta.py).
@@ -37,15 +42,18 @@ from gradio.events import api
 inspect.getfile = _getfile
 
 from fastapi import FastAPI
+from starlette.routing import Mount
 
 from ballet_qa import render
 from ballet_qa.adding import Added, Shelf
 from ballet_qa.answering import example_questions
 from ballet_qa.catalogue import Catalogue
 from ballet_qa.conversation import answer_next, turn_of
-from ballet_qa.errors import BalletQAError, SilentError
+from ballet_qa.errors import BalletQAError, QuestionError, SilentError, visitor_message
 from ballet_qa.library import Library
 from ballet_qa.matches import find_matches
+from ballet_qa.page_inputs import Events, is_acceptable
+from ballet_qa.page_routes import PageRoutes
 from ballet_qa.settings import SETTINGS
 from ballet_qa.shards import heard
 from ballet_qa.types import Answer, Passage, Span
@@ -57,6 +65,9 @@ element.addEventListener('click', (event) => {
 });
 """
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+# Gradio counts what is under way by function and event; these count together.
+_TURN: dict[str, Any] = {"concurrency_id": "reading", "concurrency_limit": SETTINGS.at_once}
+_ASKING = _PRIVATE | _TURN
 _FOUND = 20  # passages a search shows
 
 Shown: TypeAlias = tuple[Any, ...]
@@ -68,6 +79,9 @@ def mount_page(app: FastAPI, library: Library, shelf: Shelf | None = None) -> No
     # Gradio would keep ten thousand, a sixth of a megabyte each, most of them long left.
     blocks.state_session_capacity = SETTINGS.max_conversations
     blocks.queue(default_concurrency_limit=SETTINGS.at_once, max_size=SETTINGS.max_waiting)
+    # Without it Gradio takes any path of this machine for an uploaded file: it means to serve
+    # files that its own code names before the launch, and a mounted page is never launched.
+    blocks.has_launched = True
     gr.mount_gradio_app(
         app,
         blocks,
@@ -85,6 +99,44 @@ def mount_page(app: FastAPI, library: Library, shelf: Shelf | None = None) -> No
         css=_static("page.css"),
         js=_static("page.js"),
     )
+    mounted = app.routes[-1]
+    assert isinstance(mounted, Mount)
+    uploads = None if shelf is None else upload_folder()
+    mounted.app = PageRoutes(mounted.app, events_of(blocks), uploads, app.routes[:-1])
+
+
+def events_of(blocks: gr.Blocks) -> Events:
+    """The events of a page, as `PageRoutes` lets them pass."""
+    inputs = {number: len(fn.inputs) for number, fn in blocks.fns.items()}
+    published = {
+        str(fn.api_name): {
+            name: parameter.default is inspect.Parameter.empty
+            for name, parameter in inspect.signature(fn.fn).parameters.items()
+        }
+        for fn in blocks.fns.values()
+        if fn.api_visibility == "public" and fn.fn is not None
+    }
+    return Events(inputs, published)
+
+
+def _check_inputs(blocks: gr.Blocks) -> None:
+    """Have an event's values looked at before Gradio does, in `Blocks.preprocess_data`.
+
+    It raises gradio.Error on a value that its input cannot have. On the instance, because Gradio
+    parses its sources for each class made from its own.
+    """
+    preprocess = blocks.preprocess_data
+
+    async def checked(block_fn: Any, inputs: list[Any], *rest: Any, **options: Any) -> Any:
+        values = zip(block_fn.inputs, inputs, strict=False)
+        if block_fn.fn is None or not all(
+            is_acceptable(block.get_block_name(), value, upload_folder()) for block, value in values
+        ):
+            words = "QuestionError: a value is not what its field takes"
+            raise gr.Error(words, print_exception=False)
+        return await preprocess(block_fn, inputs, *rest, **options)
+
+    blocks.preprocess_data = checked  # type: ignore[method-assign]
 
 
 def build_page(library: Library, shelf: Shelf | None = None) -> gr.Blocks:
@@ -93,8 +145,13 @@ def build_page(library: Library, shelf: Shelf | None = None) -> gr.Blocks:
     blocks = gr.Blocks(title="ballet_qa", analytics_enabled=False, fill_width=True)
     with blocks:
         # First, for a name is given once, and the page's own events have names, too.
-        api(room.api_ask, api_name="ask", api_description="Ask the stories a question.")
-        api(room.api_search, api_name="search", api_description="Find the nearest passages.")
+        api(room.api_ask, api_name="ask", api_description="Ask the stories a question.", **_TURN)
+        api(
+            room.api_search,
+            api_name="search",
+            api_description="Find the nearest passages.",
+            **_TURN,
+        )
         turns = gr.State([], time_to_live=SETTINGS.session_seconds)
         masthead = gr.HTML(room.masthead(), elem_id="title")
         with gr.Tabs(elem_id="views") as views:
@@ -153,15 +210,15 @@ def build_page(library: Library, shelf: Shelf | None = None) -> gr.Blocks:
 
         shown = [conversation, cards, turns, box, examples, actions, ask, stop]
         asking: list[Any] = [
-            trigger(room.ask, [box, turns, stories], shown, **_PRIVATE)
+            trigger(room.ask, [box, turns, stories], shown, **_ASKING)
             for trigger in (box.submit, ask.click)
         ]
         asking += [
-            button.click(room.ask, [button, turns, stories], shown, **_PRIVATE)
+            button.click(room.ask, [button, turns, stories], shown, **_ASKING)
             for button in example_buttons
         ]
-        asking.append(conversation.retry(room.again, [turns, stories], shown, **_PRIVATE))
-        asking.append(books.submit(room.ask_of, [turns], [*shown, views, stories], **_PRIVATE))
+        asking.append(conversation.retry(room.again, [turns, stories], shown, **_ASKING))
+        asking.append(books.submit(room.ask_of, [turns], [*shown, views, stories], **_ASKING))
         stop.click(room.stop, [turns, box], shown, cancels=asking, **_PRIVATE)
         conversation.edit(room.edit, [turns], [box], **_PRIVATE).then(None, js=_FOCUS)
         undo.click(room.undo, [turns], shown, **_PRIVATE)
@@ -178,16 +235,18 @@ def build_page(library: Library, shelf: Shelf | None = None) -> gr.Blocks:
         for part in (reader, books):
             part.select(room.only, None, [stories, views, panel], **_PRIVATE).then(None, js=_FOCUS)
         for trigger in (line.submit, find.click):
-            trigger(room.search, [line], [found], **_PRIVATE)
+            trigger(room.search, [line], [found], **_ASKING)
         wanted.change(room.books, [wanted], [books], trigger_mode="always_last", **_PRIVATE)
         if shelf is not None:
             told = [report, books, masthead, stories, files]
-            add.click(room.add, [files, wanted], told, **_PRIVATE)
-            folder.upload(room.add, [folder, wanted], told, **_PRIVATE)
+            # Gradio's own preprocessing would leave an empty file for each upload.
+            add.click(room.add, [files, wanted], told, preprocess=False, **_PRIVATE)
+            folder.upload(room.add, [folder, wanted], told, preprocess=False, **_PRIVATE)
         # Who opens the page sees the stories there are then, not those there were at the start; a
         # link to an answer asks its question again.
         blocks.load(room.arrive, None, [masthead, stories, books], **_PRIVATE)
-        asking.append(blocks.load(room.reopen, [turns], shown, **_PRIVATE))
+        asking.append(blocks.load(room.reopen, [turns], shown, **_ASKING))
+    _check_inputs(blocks)
     return blocks
 
 
@@ -261,7 +320,7 @@ class Room:
         try:
             answer = self._answer(question, turns, stories)
         except BalletQAError as error:
-            yield self._shown(turns, error=str(error), box=question)
+            yield self._shown(turns, error=visitor_message(error), box=question)
         else:
             yield self._shown([*turns, answer], box=None)
 
@@ -269,29 +328,29 @@ class Room:
         self, turns: list[Answer], stories: list[str], event: gr.EventData
     ) -> Iterator[Shown]:
         """Answer a question again in its place, its own words alone if that was asked for."""
-        number = _turn_number(event._data.get("turn"), turns)
+        number = _turn_number(_sent(event, "turn"), turns)
         if number is None:
             yield self._shown(turns)
             return
         question = turns[number].question
         yield self._asking(question, turns, box=gr.skip())
-        before = [] if event._data.get("plain") else turns[:number]
+        before = [] if _sent(event, "plain") else turns[:number]
         try:
             answer = self._answer(question, before, stories)
         except BalletQAError as error:
-            yield self._shown(turns, error=str(error))
+            yield self._shown(turns, error=visitor_message(error))
         else:
             yield self._shown([*turns[:number], answer, *turns[number + 1 :]], box=None)
 
     def ask_of(self, turns: list[Answer], event: gr.EventData) -> Iterator[Shown]:
         """Ask what a story's page offers, of that story alone."""
-        question, story = (str(event._data.get(name, "")) for name in ("question", "story"))
+        question, story = _sent(event, "question"), _sent(event, "story")
         for shown in self.ask(question, turns, [story]):
             yield *shown, gr.Tabs(selected="ask"), gr.skip()
 
     def edit(self, turns: list[Answer], event: gr.EventData) -> Any:
         """A question back into the box."""
-        number = _turn_number(event._data.get("turn"), turns)
+        number = _turn_number(_sent(event, "turn"), turns)
         return gr.skip() if number is None else turns[number].question
 
     def stop(self, turns: list[Answer], box: str) -> Shown:
@@ -316,7 +375,7 @@ class Room:
 
     def open(self, event: gr.EventData, turns: list[Answer]) -> tuple[Any, Any]:
         """Open the story of a clicked citation at its paragraph, the quotes from it marked."""
-        passage_id = str(event._data.get("passage", ""))
+        passage_id = _sent(event, "passage")
         texts = self._library.answerer().index.texts
         try:
             story_row = texts.story_row(passage_id.rpartition("#")[0])
@@ -324,7 +383,9 @@ class Room:
                 return gr.skip(), gr.skip()
             story, passages = texts.story(story_row), texts.passages_of(story_row)
         except SilentError as error:
-            return render.page_html("error.html", error=str(error)), gr.Sidebar(open=True)
+            return render.page_html("error.html", error=visitor_message(error)), gr.Sidebar(
+                open=True
+            )
         spans = {
             Span(finding.citation.start, finding.citation.end)
             for answer in turns
@@ -333,19 +394,19 @@ class Room:
             and finding.citation.story.sha256 == story.sha256
         }
         ordered = sorted(spans, key=lambda span: span.start)
-        at = str(event._data.get("at", ""))
+        at = _number(_sent(event, "at"))
         html = render.reader_html(
             story,
             passages,
             passage_id,
             ordered,
-            int(at) if at.isdecimal() else None,
+            at,
         )
         return html, gr.Sidebar(open=True)
 
     def only(self, event: gr.EventData) -> tuple[Any, Any, Any]:
         """Ask one story from now on."""
-        story = str(event._data.get("story", ""))
+        story = _sent(event, "story")
         if self._library.answerer().index.texts.story_row(story) is None:
             return gr.skip(), gr.skip(), gr.skip()
         return [story], gr.Tabs(selected="ask"), gr.Sidebar(open=False)
@@ -356,7 +417,7 @@ class Room:
             retriever = self._library.answerer().retriever
             found = heard(retriever.index, lambda: find_matches(retriever, line, _FOUND))
         except BalletQAError as error:
-            return render.page_html("error.html", error=str(error))
+            return render.page_html("error.html", error=visitor_message(error))
         return render.search_html(line, *found)
 
     def books(self, wanted: str) -> str:
@@ -364,18 +425,20 @@ class Room:
         try:
             return render.shelf_html(self._catalogue.leaf(wanted))
         except SilentError as error:
-            return render.page_html("error.html", error=str(error))
+            return render.page_html("error.html", error=visitor_message(error))
 
-    def add(self, files: list[str] | None, wanted: str) -> Iterator[tuple[str, Any, Any, Any, Any]]:
+    def add(
+        self, files: list[dict[str, Any]] | None, wanted: str
+    ) -> Iterator[tuple[str, Any, Any, Any, Any]]:
         """Put files on the shelf, one by one as they come, and show them."""
         assert self._shelf is not None, "only a page with a shelf has the button"
         said: list[Added] = []
         try:
-            for added in self._shelf.add(files or []):
+            for added in self._shelf.add([record["path"] for record in files or []]):
                 said = [*said, added] if added.done else said
                 yield render.added_html(said, added.now), *(gr.skip(),) * 4
         except BalletQAError as error:
-            yield render.page_html("error.html", error=str(error)), *(gr.skip(),) * 4
+            yield render.page_html("error.html", error=visitor_message(error)), *(gr.skip(),) * 4
             return
         masthead, stories, _ = self.arrive()
         yield render.added_html(said, ""), self.books(wanted), masthead, stories, None
@@ -390,6 +453,7 @@ class Room:
     ) -> dict[str, Any]:
         """The answer, as ``ballet-qa ask --json`` prints it."""
         with _told_to_client():
+            _check_call(question, top_k, stories)
             answer = self._library.answerer().answer(question, top_k, stories or None)
         return render.answer_json(answer)
 
@@ -398,6 +462,7 @@ class Room:
     ) -> dict[str, Any]:
         """The hits, as ``ballet-qa search --json`` prints them."""
         with _told_to_client():
+            _check_call(query, top_k, stories)
             retriever = self._library.answerer().retriever
             found = heard(retriever.index, lambda: retriever.search(query, top_k, stories or None))
         return render.search_json(query, *found)
@@ -445,13 +510,34 @@ def _told_to_client() -> Iterator[None]:
     try:
         yield
     except BalletQAError as error:
-        raise gr.Error(f"{type(error).__name__}: {error}", print_exception=False) from error
+        words = f"{type(error).__name__}: {visitor_message(error)}"
+        raise gr.Error(words, print_exception=False) from error
 
 
-def _turn_number(value: object, turns: Sequence[Answer]) -> int | None:
-    """Which answer a click belongs to; the browser's word is not trusted."""
-    text = str(value)
-    return int(text) if text.isdecimal() and int(text) < len(turns) else None
+def _sent(event: gr.EventData, name: str) -> str:
+    """A value that came with a click, as text; the browser's word is not trusted."""
+    values = event._data
+    return str(values.get(name, "")) if isinstance(values, dict) else ""
+
+
+def _number(text: str) -> int | None:
+    """A place in a text; None for what is no such number."""
+    return int(text) if text.isdecimal() and len(text) < 12 else None
+
+
+def _turn_number(text: str, turns: Sequence[Answer]) -> int | None:
+    """Which answer a click belongs to."""
+    number = _number(text)
+    return number if number is not None and number < len(turns) else None
+
+
+def _check_call(question: object, top_k: object, stories: object) -> None:
+    """Raise QuestionError when a client of Gradio's sent values of other types."""
+    are_ids = stories is None or (
+        isinstance(stories, list) and all(isinstance(story, str) for story in stories)
+    )
+    if not isinstance(question, str) or type(top_k) is not int or not are_ids:
+        raise QuestionError("give a text, a whole number and a list of story ids, or null")
 
 
 def _static(name: str) -> str:
