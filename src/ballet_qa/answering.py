@@ -72,8 +72,9 @@ class Answerer:
         question, UnknownStoryError on an unknown id, SilentError when no shard answers.
         """
         check_query(question, top_k)
-        answer, silent = heard(self.index, lambda: self._answered(question, top_k, stories))
-        return replace(answer, partial=silent)
+        asked = as_question(question)
+        answer, silent = heard(self.index, lambda: self._answered(asked, top_k, stories))
+        return replace(answer, question=question, partial=silent)
 
     def _answered(self, question: str, top_k: int, stories: Sequence[str] | None) -> Answer:
         rows = None if stories is None else self.index.story_rows(stories)
@@ -90,8 +91,14 @@ class Answerer:
         found = self.retriever.hits(ranking[first + rest], most, rows)
 
         if unknown:
-            texts = tuple(name.text for name in unknown)
-            return Answer(question, "not_found", "unknown_name", (), tuple(found[:top_k]), texts)
+            # A single word that stands somewhere, if not as a name, is not nowhere.
+            nowhere = tuple(
+                name.text
+                for name in unknown
+                if len(name.stems) > 1 or not self._holding([name], asked)
+            )
+            why: Reason = "unknown_name" if nowhere else "no_evidence"
+            return Answer(question, "not_found", why, (), tuple(found[:top_k]), nowhere)
         speaking = self._speaking(found, holding)
         readings = self._reader.read(question, speaking)
         hits = _read_first(readings, found)
@@ -207,6 +214,11 @@ class Answerer:
             return None
         # A story titled by its person names them below the quote already.
         return None if fold(people[0]) in fold(self.index.texts.title(story_row)) else people[0]
+
+
+def as_question(text: str) -> str:
+    """The question with single spaces and one question mark at its end, however it was typed."""
+    return " ".join(text.split()).rstrip("?!.… ") + "?"
 
 
 def _read_first(readings: Sequence[Reading], found: Sequence[Hit]) -> list[Hit]:

@@ -21,7 +21,12 @@ from ballet_qa.generation import (
     read_manifest,
     verify,
 )
-from ballet_qa.names import essential_words, follows_the, names_in_question
+from ballet_qa.names import (
+    essential_words,
+    follows_the,
+    names_in_question,
+    stands_for_a_person,
+)
 from ballet_qa.settings import SETTINGS
 from ballet_qa.terms import Statistics, TermIndex
 from ballet_qa.texts import Texts
@@ -273,13 +278,18 @@ def check_encoder(manifest: Manifest, encoder: Encoder, index_dir: Path) -> None
 
 
 def names_in(texts: NamedTexts, words: NamedWords, question: str) -> list[QuestionName]:
-    """As `Index.names_in`, by what is asked of texts and words."""
-    names = [
-        QuestionName(
-            name.text, tuple(map(stem, essential_words(name))), follows_the(question, name)
-        )
-        for name in names_in_question(question)
-    ]
+    """As `Index.names_in`, by what is asked of texts and words.
+
+    A capital in a question is not always meant: a single word that the stories know, but never as
+    a name, is none ("Who owns the Café?", "Does Camilla love Ballet?"), unless it stands where a
+    person would ("How did Joy feel?").
+    """
+    names = []
+    for found in names_in_question(question):
+        stems = tuple(map(stem, essential_words(found)))
+        name = QuestionName(found.text, stems, follows_the(question, found))
+        if stands_for_a_person(question, found) or not _is_only_a_word(texts, words, name):
+            names.append(name)
     told = {word for name in names for word in name.stems}
     for term in terms(question):
         # A word that is a name wherever it occurs is one in the question too.
@@ -288,6 +298,13 @@ def names_in(texts: NamedTexts, words: NamedWords, question: str) -> list[Questi
         if texts.stories_naming(term) == words.stories_with(term):
             names.append(QuestionName(term, (term,), maybe_common=True))
     return names
+
+
+def _is_only_a_word(texts: NamedTexts, words: NamedWords, name: QuestionName) -> bool:
+    if len(name.stems) != 1:
+        return False
+    (word,) = name.stems
+    return bool(words.stories_with(word)) and not texts.stories_naming(word)
 
 
 def story_rows(texts: NamedTexts, story_ids: Iterable[str]) -> list[int]:

@@ -63,6 +63,9 @@ _OPENERS = frozenset(
     therefore however is are was were do does did can could will would has have had should
     """.split()
 )
+_AUXILIARIES = frozenset(
+    "is are was were do does did can could will would has have had should".split()
+)
 _AFTER_A_SUBJECT = re.compile(
     r"\s+(?:is|was|are|were|has|had|have|did|does|do|can|could|will|would|who|and|or)\b|['’]s\b|,"
 )
@@ -213,6 +216,13 @@ def follows_the(question: str, name: Name) -> bool:
         return False
     last = before[-1]
     return fold(last) in _DETERMINERS or bool(_POSSESSIVE.search(last) and len(last) > 2)
+
+
+def stands_for_a_person(question: str, name: Name) -> bool:
+    """Whether a name stands where a person would: "did Joy feel", "Who is Joy?", "Joy's hat"."""
+    before = question[: name.start].split()
+    possessed = _POSSESSIVE.match(question[name.end : name.end + 2])
+    return bool(possessed) or (bool(before) and fold(before[-1]) in _AUXILIARIES)
 
 
 def _says_who(name: Name) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -215,12 +215,13 @@ class StoryReader:
     def asked(self, question: str) -> Asked:
         """The question made ready."""
         kind = next((kind for kind in _KINDS if kind[1].search(question)), None)
-        texts = (question, without_names(question))
+        names = self._index.names_in(question)
+        texts = (question, without_names(question, {name.text for name in names}))
         words = tuple(dict.fromkeys(terms(question)))
         statistics = self._index.statistics(words)
         return Asked(
             weights={term: statistics.idf(term) for term in words},
-            names=frozenset(s for name in self._index.names_in(question) for s in name.stems),
+            names=frozenset(stem for name in names for stem in name.stems),
             vectors=self._encoder.encode_queries(list(dict.fromkeys(texts)))[[0, -1]],
             kind=kind[0] if kind else None,
             fits=kind[2] if kind else None,
@@ -371,9 +372,11 @@ def certainty(judgement: Judgement) -> float:
     return max(-sum(peaks), _NOWHERE)
 
 
-def without_names(question: str) -> str:
-    """The question with "she" or "her" in the place of its names."""
+def without_names(question: str, names: Collection[str]) -> str:
+    """The question with "she" or "her" in the place of these names."""
     for name in reversed(names_in_question(question)):
+        if name.text not in names:
+            continue
         possessive = re.match(r"['’]s?(?!\w)", question[name.end :])
         rest = question[name.end + (possessive.end() if possessive else 0) :]
         question = question[: name.start] + ("her" if possessive else "she") + rest
