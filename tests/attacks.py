@@ -197,6 +197,11 @@ ADDRESSES = (
     "/%ff%fe",
     "//evil.test/",
     "/api/../etc",
+    "/?page=nothing",
+    "/config?page=nothing",
+    "/assets/" + "x" * 300,
+    "/static/js/" + "x" * 300,
+    "/api/ask?question=x&top_k=" + "9" * 4000,
     "/gradio_api/queue/data?session_hash=%00",
 )
 

@@ -17,14 +17,18 @@ from ballet_qa.guard import Guard
 from ballet_qa.settings import SETTINGS
 from conftest import wait_until
 
-SHORT = dataclasses.replace(SETTINGS, header_seconds=0.5, max_connections=3, body_seconds=0.5)
+SHORT = dataclasses.replace(
+    SETTINGS, header_seconds=0.5, max_connections=3, body_seconds=0.5, write_seconds=0.5
+)
 
 
-async def hello(_scope: object, _receive: object, send: object) -> None:
-    """Answer everything at once."""
-    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
+async def hello(scope: dict[str, object], _receive: object, send: object) -> None:
+    """Answer everything at once, ``/large`` with more than any buffer holds."""
+    body = b"hi" if scope["path"] != "/large" else b"x" * 30_000_000
+    length = str(len(body)).encode()
+    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]}
     await send(start)  # type: ignore[operator]
-    await send({"type": "http.response.body", "body": b"hi"})  # type: ignore[operator]
+    await send({"type": "http.response.body", "body": body})  # type: ignore[operator]
 
 
 @pytest.fixture
@@ -93,6 +97,26 @@ def test_a_body_that_does_not_come_ends_the_request(port: int) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
 
 
+def test_a_visitor_who_does_not_read_is_let_go(port: int) -> None:
+    """Answers that nobody reads fill the buffers; the connection ends, not the server."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.settimeout(10)
+        connection.connect(("127.0.0.1", port))
+        asked = b"GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        connection.sendall(asked)
+        wait_until(lambda: was_reset(connection, asked))
+
+
+def was_reset(connection: socket.socket, asked: bytes) -> bool:
+    """Whether the other side has ended the connection; nothing is read."""
+    try:
+        connection.sendall(asked)
+    except (BrokenPipeError, ConnectionResetError):
+        return True
+    return False
+
+
 def test_beyond_so_many_connections_one_is_closed(port: int) -> None:
     kept = [connect(port) for _ in range(SHORT.max_connections)]
     try:
@@ -100,7 +124,7 @@ def test_beyond_so_many_connections_one_is_closed(port: int) -> None:
             connection.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
             assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
         with connect(port) as further:
-            assert answered(further) == b""
+            assert answered(further).startswith(b"HTTP/1.1 503 ")
         kept.pop().close()
         wait_until(lambda: is_served(port))
     finally:

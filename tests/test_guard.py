@@ -6,6 +6,7 @@ import asyncio
 import base64
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -60,6 +61,49 @@ def test_a_proxy_may_take_its_prefix_off_or_not(
     app = made_app(Library(seeds_index, encoder=encoder), Serving(root_path="/shelf/"))
     with TestClient(app, base_url=BASE) as client:
         assert client.get(path).json()["status"] == "ok"
+
+
+def test_who_does_not_read_an_answer_keeps_no_turn() -> None:
+    """Visitors whose answers cannot be sent, then another's question."""
+
+    async def quick(_scope: object, _receive: object, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def ask() -> list[int]:
+        guard, blocked = Guard(quick), asyncio.Event()
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/api/search",
+            "query_string": b"",
+            "headers": [(b"host", b"localhost")],
+        }
+
+        async def send_never(_: object) -> None:
+            await blocked.wait()
+
+        statuses: list[int] = []
+
+        async def send(message: dict[str, object]) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(int(str(message["status"])))
+
+        held = [
+            asyncio.create_task(guard(dict(scope), receive, send_never))  # type: ignore[arg-type]
+            for _ in range(2 * SETTINGS.at_once)
+        ]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await guard(dict(scope), receive, send)  # type: ignore[arg-type]
+        blocked.set()
+        await asyncio.gather(*held)
+        return statuses
+
+    assert run_apart(ask()) == [200]
 
 
 def test_beyond_those_that_wait_a_question_is_told_to_come_back() -> None:

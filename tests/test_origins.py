@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ballet_qa.errors import ServeError
-from ballet_qa.origins import as_sent, hosts_of, is_navigation, refusal
+from ballet_qa.origins import (
+    Hosts,
+    Refusal,
+    as_sent,
+    comes_from_elsewhere,
+    hosts_of,
+    is_navigation,
+    names_another_host,
+)
 
 
 def scope(*headers: tuple[str, str], **others: Any) -> dict[str, Any]:
@@ -25,6 +33,11 @@ def scope(*headers: tuple[str, str], **others: Any) -> dict[str, Any]:
         "client": ("127.0.0.1", 50000),
     }
     return whole | others
+
+
+def refusal(asked: dict[str, Any], hosts: Hosts) -> Refusal | None:
+    """As the guard asks."""
+    return names_another_host(asked, hosts) or comes_from_elsewhere(as_sent(asked, hosts))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +171,7 @@ def test_a_link_that_is_followed_is_a_navigation() -> None:
 
 REPORTED = (
     ("host", "127.0.0.1:7860"),
-    ("x-forwarded-host", "stories.example, inner"),
+    ("x-forwarded-host", "stories.example, localhost"),
     ("x-forwarded-proto", "https"),
     ("x-forwarded-for", "6.6.6.6, 9.9.9.9, 10.0.0.2"),
     ("x-gradio-server", "http://evil.test"),
@@ -174,7 +187,7 @@ def test_what_a_proxy_reports_is_believed_of_a_known_one_only() -> None:
     sent = as_sent(scope(*REPORTED), hosts)
     assert sent["headers"] == [(b"host", b"stories.example")]
     assert (sent["scheme"], sent["client"]) == ("https", ("9.9.9.9", 0))
-    assert refusal(sent, hosts) is None
+    assert refusal(scope(*REPORTED), hosts) is None
     stranger = as_sent(scope(*REPORTED, client=("8.8.8.8", 1)), hosts)
     assert (stranger["scheme"], stranger["client"]) == ("http", ("8.8.8.8", 1))
 
@@ -185,10 +198,20 @@ def test_with_a_root_path_the_proxy_is_on_this_machine() -> None:
     assert as_sent(scope(*REPORTED, client=("10.0.0.2", 1)), hosts)["scheme"] == "http"
 
 
-def test_a_forged_name_from_a_known_proxy_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("host", "reported"),
+    [
+        ("127.0.0.1", "evil.test"),
+        ("127.0.0.1", "stories.example, evil.test"),
+        ("127.0.0.1", ""),
+        ("rebound.test", "stories.example"),
+        ("rebound.test:7860", "localhost"),
+    ],
+)
+def test_every_name_that_a_known_proxy_passes_on_must_be_served(host: str, reported: str) -> None:
+    """A page under a rebound name can send X-Forwarded-Host itself."""
     hosts = hosts_of("127.0.0.1", ["stories.example"], ["127.0.0.1"])
-    forged = as_sent(scope(("host", "127.0.0.1"), ("x-forwarded-host", "evil.test")), hosts)
-    refused = refusal(forged, hosts)
+    refused = refusal(scope(("host", host), ("x-forwarded-host", reported)), hosts)
     assert refused is not None
     assert refused.status == 421
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -180,6 +182,45 @@ def test_events_have_their_number_of_plain_values(blocks: gr.Blocks, tmp_path: P
         {"session_hash": {}},
     ):
         assert not small.accept_joined(joined | change, None)
+
+
+def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond so many streams there is 503, until one ends."""
+    few = dataclasses.replace(SETTINGS, max_streams=2)
+    monkeypatch.setattr("ballet_qa.page_routes.SETTINGS", few)
+
+    async def attempt() -> list[int]:
+        ending = asyncio.Event()
+        statuses: list[int] = []
+
+        async def stream(_scope: object, _receive: object, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await ending.wait()
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        async def receive() -> Any:
+            return {"type": "http.request"}
+
+        routes = PageRoutes(stream, Events({}, {}), None)
+        scope: Any = {
+            "type": "http",
+            "method": "GET",
+            "path": "/gradio_api/heartbeat/a",
+            "query_string": b"",
+            "headers": [],
+        }
+        held = [asyncio.create_task(routes(scope, receive, send)) for _ in range(2)]
+        await asyncio.sleep(0)
+        await routes(scope, receive, send)
+        ending.set()
+        await asyncio.gather(*held)
+        await routes(scope, receive, send)
+        return statuses
+
+    assert run_apart(attempt()) == [200, 200, 503, 200]
 
 
 @given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))

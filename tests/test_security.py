@@ -92,6 +92,7 @@ def served(
         httpx.Client(base_url=address, timeout=20) as client,
     ):
         yield Served(client, address, shelf, secret)
+    assert list((home / "tmp").glob("ballet_qa-uploads-*")) == []  # they go with the server
 
 
 def test_no_event_reads_a_file(served: Served) -> None:
@@ -321,6 +322,89 @@ def test_many_files_are_added_at_once(served: Served) -> None:
     assert json.loads(report.splitlines()[-1][5:])["success"] is True
     assert served.client.get("/api/stories").json()["total"] >= 200
     assert served.uploads() == []
+
+
+@pytest.mark.parametrize("served", ["allow-add"], indirect=True)
+def test_an_upload_is_files_and_nothing_else(served: Served) -> None:
+    """No fields, which would be kept in memory; no codec of the request's choice; no paths."""
+    start = b'--B\r\nContent-Disposition: form-data; name="files"'
+    file = start + b'; filename="a.txt"\r\n\r\nwords\r\n--B--\r\n'
+    plain = "multipart/form-data; boundary=B"
+    for content_type, body, status in (
+        (plain, file, 200),
+        (f"{plain}; charset=punycode", file, 400),
+        ("multipart/form-data", file, 400),
+        ("application/json", b"{}", 400),
+        (plain, start + b"\r\n\r\nwords\r\n--B--\r\n", 400),
+        (plain, start + b"\r\n\r\n" + b"x" * 3_000_000 + b"\r\n--B--\r\n", 400),
+        (plain, b"nonsense", 400),
+        (plain, file.replace(b"--B--\r\n", b"") * 2100 + b"--B--\r\n", 400),
+    ):
+        TRIES["an upload that is more, or else, than files"] += 1
+        response = served.client.post(
+            "/gradio_api/upload", content=body, headers={"content-type": content_type}
+        )
+        assert response.status_code == status
+        check_form(response)
+    names = [
+        "../../x.txt",
+        "/etc/x.txt",
+        "C:\\x.txt",
+        ".txt",
+        "..",
+        "x" * 300 + ".txt",
+        "a\x00b.txt",
+    ]
+    paths = [
+        Path(served.client.post("/gradio_api/upload", files={"files": (name, b"w")}).json()[0])
+        for name in names
+    ]
+    homes = {path.parent.parent for path in paths}
+    assert len(homes) == 1  # the upload folder
+    assert len({path.parent for path in paths}) == len(names)  # one folder each
+    assert not any(path.name.startswith(".") for path in paths)
+    for path in paths:
+        path.unlink()
+        path.parent.rmdir()
+    for path in served.uploads():
+        path.unlink()
+
+
+@pytest.mark.parametrize("served", ["allow-add"], indirect=True)
+def test_a_list_of_files_is_short_and_names_each_once(served: Served) -> None:
+    upload = {"files": ("twice.txt", b"Otto.")}
+    (path,) = served.client.post("/gradio_api/upload", files=upload).json()
+    (other,) = served.client.post("/gradio_api/upload", files=upload).json()
+    assert path != other  # two visitors with one file
+    (add, *_) = (event for event in events_of(served.client) if "file" in event.inputs)
+    record = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    for records in (
+        [record, record],
+        [record] * 9000,
+        [{"path": path}],
+        [record | {"meta": {}}],
+        [record, {"path": other, "meta": {"_type": "gradio.FileData", "x": 1}}],
+    ):
+        body = {"data": [records, ""], "fn_index": add.number, "session_hash": "a"}
+        assert served.client.post("/gradio_api/queue/join", json=body).status_code == 422
+    for kept in served.uploads():
+        kept.unlink()
+        kept.parent.rmdir()
+
+
+def test_results_that_nobody_collects_are_bounded(served: Served) -> None:
+    (stop,) = (event for event in events_of(served.client) if event.name == "stop")
+    statuses = []
+    for number in range(SETTINGS.max_unread_of_session + 50):
+        body = {"data": [None, str(number)], "fn_index": stop.number, "session_hash": "unread"}
+        response = served.client.post("/gradio_api/queue/join", json=body)
+        check_form(response)
+        statuses.append(response.status_code)
+    assert statuses[0] == 200
+    assert statuses[-1] == 503
+    too_long = {"data": [None, "x" * 60_000], "fn_index": stop.number, "session_hash": "long"}
+    assert served.client.post("/gradio_api/queue/join", json=too_long).status_code == 422
+    assert "process_completed" in queued(served.client, stop.number, [None, "x"])
 
 
 @contextmanager

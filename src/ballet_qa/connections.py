@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from contextlib import suppress
 
 import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
@@ -17,14 +18,35 @@ from ballet_qa.guard import HEADERS, error_form
 from ballet_qa.settings import SETTINGS
 
 
+def _response(connection: h11.Connection, status: int, kind: str, message: str) -> bytes:
+    """An error in the one form, after which the connection ends."""
+    body = json.dumps(error_form(kind, message)).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+        *((name.encode(), value.encode()) for name, value in HEADERS.items()),
+    ]
+    response = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
+    events = (response, h11.Data(data=body), h11.EndOfMessage())
+    return b"".join(connection.send(event) or b"" for event in events)
+
+
+_FULL = _response(
+    h11.Connection(h11.SERVER), 503, "TooBusy", "too many connections are open; try again later"
+)
+
+
 class BoundedConnection(H11Protocol):
     """uvicorn's HTTP/1.1 connection with a deadline for headers and a limit on connections."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _write_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or close it when there are too many."""
         if len(self.connections) >= SETTINGS.max_connections:
+            transport.write(_FULL)
             transport.close()
             return
         super().connection_made(transport)
@@ -33,6 +55,7 @@ class BoundedConnection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._rest()
+        self._end_write_deadline()
         if self.transport is not None:  # one that was taken
             super().connection_lost(exc)
 
@@ -42,6 +65,16 @@ class BoundedConnection(H11Protocol):
             return
         super().data_received(data)
         self._watch()
+
+    def pause_writing(self) -> None:
+        """Wait for a visitor who reads slowly, but not for ever."""
+        super().pause_writing()
+        self._write_deadline = self.loop.call_later(SETTINGS.write_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        super().resume_writing()
+        self._end_write_deadline()
 
     def on_response_complete(self) -> None:
         """Wait for the next request of this connection."""
@@ -68,6 +101,11 @@ class BoundedConnection(H11Protocol):
             self._deadline.cancel()
             self._deadline = None
 
+    def _end_write_deadline(self) -> None:
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+
     def _expire(self) -> None:
         self._deadline = None
         if not self.transport.is_closing() and self.conn.their_state is h11.IDLE:
@@ -75,17 +113,6 @@ class BoundedConnection(H11Protocol):
             self._refuse(408, "RequestTooSlow", text)
 
     def _refuse(self, status: int, kind: str, message: str) -> None:
-        body = json.dumps(error_form(kind, message)).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-            *((name.encode(), value.encode()) for name, value in HEADERS.items()),
-        ]
-        response = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
-        try:
-            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event) or b"")
-        except h11.LocalProtocolError:  # a response is under way
-            pass
+        with suppress(h11.LocalProtocolError):  # a response is under way
+            self.transport.write(_response(self.conn, status, kind, message))
         self.transport.close()

@@ -19,7 +19,14 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.requests import ClientDisconnect
 
 from ballet_qa.keys import Keys, Status
-from ballet_qa.origins import Hosts, as_sent, is_navigation, refusal
+from ballet_qa.origins import (
+    Hosts,
+    Refusal,
+    as_sent,
+    comes_from_elsewhere,
+    is_navigation,
+    names_another_host,
+)
 from ballet_qa.render import page_html
 from ballet_qa.settings import SETTINGS
 
@@ -99,10 +106,11 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        unknown = names_another_host(scope, self._hosts)
         scope = self._placed(as_sent(scope, self._hosts))
         out = _Response(send, own_errors=self._path(scope).startswith(_MCP))
         try:
-            await self._pass(scope, receive, out)
+            await self._pass(scope, receive, out, unknown)
         except ClientDisconnect:
             return
         except Exception:
@@ -112,8 +120,13 @@ class Guard:
             elif not out.is_finished:
                 raise  # who serves closes the connection
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The steps before the application, each of which may end the request."""
+    async def _pass(
+        self, scope: Scope, receive: Receive, send: Send, unknown: Refusal | None
+    ) -> None:
+        """The steps before the application, each of which may end the request.
+
+        ``unknown`` is the refusal of the names that the request came with.
+        """
         headers = scope["headers"]
         size = len(scope["path"]) + len(scope["query_string"])
         size += sum(len(name) + len(value) for name, value in headers)
@@ -121,12 +134,15 @@ class Guard:
             limit = f"at most {SETTINGS.max_headers} headers of {SETTINGS.max_header_bytes:,} bytes"
             await _error(scope, receive, send, 431, "HeadersTooLarge", f"send {limit}")
             return
-        refused = refusal(scope, self._hosts)
+        if unknown is not None:
+            await _refuse(scope, receive, send, unknown)
+            return
+        refused = comes_from_elsewhere(scope)
         if refused is not None:
-            if refused.status == 403 and is_navigation(scope) and self._path(scope) == "/":
+            if is_navigation(scope) and self._path(scope) == "/":
                 await self._ask_to_enter(scope, receive, send)
-                return
-            await _error(scope, receive, send, refused.status, refused.kind, refused.message)
+            else:
+                await _refuse(scope, receive, send, refused)
             return
         if self._keys is not None and not await self._admit(scope, receive, send, self._keys):
             return
@@ -191,10 +207,18 @@ class Guard:
             await self._working.acquire()
         finally:
             self._waiting -= 1
+        # The turn ends with the work: a visitor who does not read the answer would keep it.
+        messages: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            messages.append(message)
+
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, keep)
         finally:
             self._working.release()
+        for message in messages:
+            await send(message)
 
     def _placed(self, scope: Scope) -> Scope:
         """The request with its whole path, whether the proxy takes its own prefix off or not.
@@ -214,6 +238,10 @@ class Guard:
 def error_form(kind: str, message: str) -> dict[str, dict[str, str]]:
     """An error as every route writes it."""
     return {"error": {"type": kind, "message": message}}
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal) -> None:
+    await _error(scope, receive, send, refusal.status, refusal.kind, refusal.message)
 
 
 async def _error(

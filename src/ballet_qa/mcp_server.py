@@ -87,14 +87,17 @@ def create_server(library: Library) -> MCPServer[Any]:
 
 
 def http_app(server: MCPServer[Any]) -> Starlette:
-    """The server over streamable HTTP. The guard before it checks host and origin, for all routes.
+    """The server over streamable HTTP, each request by itself: nothing of a client is kept.
 
-    The package's own check knows loopback names alone.
+    The guard before it checks host and origin for all routes; the package's own check knows
+    loopback names alone.
     """
     from mcp.server.transport_security import TransportSecuritySettings
 
     unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
-    return server.streamable_http_app(transport_security=unchecked)
+    return server.streamable_http_app(
+        transport_security=unchecked, stateless_http=True, json_response=True
+    )
 
 
 async def _told(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -101,8 +101,7 @@ def as_sent(scope: Scope, hosts: Hosts) -> Scope:
     """
     headers = [(name.lower(), value) for name, value in scope["headers"]]
     rest = [(name, value) for name, value in headers if not name.startswith(_PROXY_HEADERS)]
-    peer = scope["client"][0] if scope.get("client") else None
-    if not hosts.believes(peer):
+    if not hosts.believes(_peer(scope)):
         return {**scope, "headers": rest}
     changed: dict[str, object] = {}
     host = _first(headers, b"x-forwarded-host")
@@ -118,25 +117,42 @@ def as_sent(scope: Scope, hosts: Hosts) -> Scope:
     return {**scope, **changed, "headers": rest}
 
 
-def refusal(scope: Scope, hosts: Hosts) -> Refusal | None:
-    """Why this request is not answered, or None. ``scope`` is what `as_sent` returned."""
+def names_another_host(scope: Scope, hosts: Hosts) -> Refusal | None:
+    """Why a request is not answered under the names it gives, or None. ``scope`` is as it came.
+
+    The host that a known proxy reports does not stand for that of the request: a page under a
+    rebound name can send such a header itself, and a proxy may pass it on. All must be served.
+    """
     named = _values(scope, b"host")
-    host = _split(named[0]) if len(named) == 1 else None
+    if len(named) != 1:
+        return _UNKNOWN_HOST
+    if hosts.believes(_peer(scope)):
+        named += [
+            name for value in _values(scope, b"x-forwarded-host") for name in value.split(",")
+        ]
     reached = scope["server"][0] if scope.get("server") else None
-    if host is None or not hosts.serves(host[0], reached):
-        return Refusal(
-            421,
-            "UnknownHost",
-            "this server does not answer under that name; start it with --allowed-host NAME",
-        )
+    split = [_split(name) for name in named]
+    if any(name is None or not hosts.serves(name[0], reached) for name in split):
+        return _UNKNOWN_HOST
+    return None
+
+
+def comes_from_elsewhere(scope: Scope) -> Refusal | None:
+    """Why a request of another page is not answered, or None. ``scope`` is what `as_sent` gave."""
+    host = _split(_values(scope, b"host")[0])
     origins = _values(scope, b"origin")
-    if origins and (len(origins) > 1 or not _is_same_origin(origins[0], host)):
+    if origins and (len(origins) > 1 or host is None or not _is_same_origin(origins[0], host)):
         return _ELSEWHERE
     if any(site.lower() not in _FROM_HERE for site in _values(scope, b"sec-fetch-site")):
         return _ELSEWHERE
     return None
 
 
+_UNKNOWN_HOST = Refusal(
+    421,
+    "UnknownHost",
+    "this server does not answer under that name; start it with --allowed-host NAME",
+)
 _ELSEWHERE = Refusal(403, "FromElsewhere", "a page of another site asked for this; ask from here")
 
 
@@ -147,6 +163,10 @@ def is_navigation(scope: Scope) -> bool:
         and _values(scope, b"sec-fetch-mode") == ["navigate"]
         and _values(scope, b"sec-fetch-dest") == ["document"]
     )
+
+
+def _peer(scope: Scope) -> str | None:
+    return scope["client"][0] if scope.get("client") else None
 
 
 def _is_same_origin(origin: str, host: tuple[str, int | None]) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ballet_qa.settings import SETTINGS
 from ballet_qa.uploads import uploaded
 from ballet_qa.words import is_unicode
 
@@ -21,6 +22,7 @@ _UPLOADS = {"file", "uploadbutton"}
 _SESSION = {"state"}  # kept by the server; browsers send nothing
 _NUMBERS = {"number"}
 _PLAIN = {"json", "api"}  # of a published endpoint: words, numbers, and lists of these
+_LONGEST_TEXT = 2 * SETTINGS.max_question_chars  # beyond a question's, so that it is told too long
 KINDS = _TEXT | _CHOICES | _UPLOADS | _SESSION | _NUMBERS | _PLAIN
 
 
@@ -108,12 +110,16 @@ def _is_flat(value: Any) -> bool:
 
 def _are_uploads(value: Any, uploads: Path | None) -> bool:
     records = value if isinstance(value, list) else [value]
-    return uploads is not None and all(_is_upload(record, uploads) for record in records)
+    if uploads is None or len(records) > SETTINGS.max_upload_files:
+        return False
+    paths = {str(record.get("path")) if isinstance(record, dict) else "" for record in records}
+    return len(paths) == len(records) and all(_is_upload(record, uploads) for record in records)
 
 
 def _is_upload(record: Any, uploads: Path) -> bool:
     return (
         isinstance(record, dict)
+        and record.get("meta") == {"_type": "gradio.FileData"}
         and isinstance(record.get("path"), str)
         and not record.get("is_stream")
         and uploaded(record["path"], uploads) is not None
@@ -125,7 +131,9 @@ def _is_list_of_text(value: Any) -> bool:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether this is null, a truth value, a finite number or text in valid Unicode."""
+    """Whether this is null, a truth value, a finite number, or valid text that is not too long."""
     if isinstance(value, float):
         return math.isfinite(value)
-    return value is None or isinstance(value, int) or (isinstance(value, str) and is_unicode(value))
+    if isinstance(value, str):
+        return len(value) <= _LONGEST_TEXT and is_unicode(value)
+    return value is None or isinstance(value, int)

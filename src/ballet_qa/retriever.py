@@ -137,4 +137,5 @@ def check_query(query: str, top_k: int) -> None:
     if not is_unicode(query):
         raise QuestionError("the question is not valid Unicode; write it in UTF-8")
     if not 1 <= top_k <= SETTINGS.max_top_k:
-        raise QuestionError(f"top_k is {top_k}; give a number from 1 to {SETTINGS.max_top_k:,}")
+        shown = f"{top_k}"[:20]
+        raise QuestionError(f"top_k is {shown}; give a number from 1 to {SETTINGS.max_top_k:,}")

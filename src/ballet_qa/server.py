@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -135,6 +136,9 @@ def run(
     gc.freeze()
     gc.enable()
     say(opening_words(serving), flush=True)
+    # As Ctrl-C: uvicorn raises the signal again when it is done, and the default ends the process
+    # before it removes its uploads.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     uvicorn.run(
         app,
         log_config=None,  # records go to the root's handler, which neutralises them (terminal.py)

@@ -39,18 +39,25 @@ class Settings:
 
     # connections; the time is for the whole of the headers, and for a body that is no upload
     max_connections: int = 800
+    max_streams: int = 400  # of results and heartbeats: two for each open page
+    max_unread: int = 2000  # results of events that nobody collected, of all visitors
+    max_unread_of_session: int = 100
     max_headers: int = 64
     max_header_bytes: int = 16 * 1024
     header_seconds: float = 10.0
     body_seconds: float = 30.0
+    write_seconds: float = 60.0  # for a visitor who does not read what is sent
 
     # uploads, where stories may be added from the page
     max_upload_bytes: int = 64 * 1024 * 1024  # one file
     max_upload_request_bytes: int = 1024**3  # the files of one request
+    max_upload_files: int = 2000  # of one request, and added at once
+    max_uploads_at_once: int = 4
+    upload_seconds: float = 900.0  # for one request
     max_pending_bytes: int = 2 * 1024**3  # uploaded and not yet added, of all visitors
     max_pending_files: int = 10_000
     pending_seconds: float = 3600.0  # an upload that nobody adds is removed after that
-    max_event_bytes: int = 8 * 1024 * 1024  # an event of the page that lists uploaded files
+    max_event_bytes: int = 4 * 1024 * 1024  # an event of the page that lists uploaded files
 
     # reading files
     max_file_bytes: int = 256 * 1024 * 1024

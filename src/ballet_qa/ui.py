@@ -9,8 +9,10 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import resources
 from typing import Any, TypeAlias
 
@@ -68,6 +70,7 @@ _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidde
 # Gradio counts what is under way by function and event; these count together.
 _TURN: dict[str, Any] = {"concurrency_id": "reading", "concurrency_limit": SETTINGS.at_once}
 _ASKING = _PRIVATE | _TURN
+_BETWEEN_REPORTS_S = 0.3  # while many files are added
 _FOUND = 20  # passages a search shows
 
 Shown: TypeAlias = tuple[Any, ...]
@@ -102,7 +105,18 @@ def mount_page(app: FastAPI, library: Library, shelf: Shelf | None = None) -> No
     mounted = app.routes[-1]
     assert isinstance(mounted, Mount)
     uploads = None if shelf is None else upload_folder()
-    mounted.app = PageRoutes(mounted.app, events_of(blocks), uploads, app.routes[:-1])
+    mounted.app = PageRoutes(
+        mounted.app, events_of(blocks), uploads, app.routes[:-1], partial(_unread, blocks)
+    )
+
+
+def _unread(blocks: gr.Blocks, session: str) -> tuple[int, int]:
+    """The results that nobody collected: of this session, and of all. Gradio bounds neither."""
+    queue = blocks._queue
+    waiting = {name: held.qsize() for name, held in queue.pending_messages_per_session.items()}
+    for name in queue.pending_event_ids_session.keys() - waiting.keys():
+        queue.pending_event_ids_session.pop(name, None)
+    return waiting.get(session, 0), sum(waiting.values())
 
 
 def events_of(blocks: gr.Blocks) -> Events:
@@ -433,10 +447,13 @@ class Room:
         """Put files on the shelf, one by one as they come, and show them."""
         assert self._shelf is not None, "only a page with a shelf has the button"
         said: list[Added] = []
+        shown_at = 0.0
         try:
             for added in self._shelf.add([record["path"] for record in files or []]):
-                said = [*said, added] if added.done else said
-                yield render.added_html(said, added.now), *(gr.skip(),) * 4
+                said += [added] if added.done else []
+                if time.monotonic() - shown_at > _BETWEEN_REPORTS_S:
+                    shown_at = time.monotonic()
+                    yield render.added_html(said, added.now), *(gr.skip(),) * 4
         except BalletQAError as error:
             yield render.page_html("error.html", error=visitor_message(error)), *(gr.skip(),) * 4
             return

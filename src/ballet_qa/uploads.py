@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
 import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from ballet_qa.settings import SETTINGS
+
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|]+")
+_LONGEST_NAME = 50  # characters, of at most four bytes each
 
 
 @cache
@@ -24,6 +29,18 @@ def upload_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="ballet_qa-uploads-")).resolve()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def keep_upload(folder: Path, name: str, content: BinaryIO) -> Path:
+    """Keep an uploaded file in a folder of its own, under its last name made harmless."""
+    last = _NO_NAME.sub(" ", name.replace("\\", "/").rpartition("/")[2]).strip(" .")
+    stem, _, suffix = last.rpartition(".")
+    kept = f"{stem[:_LONGEST_NAME] or 'story'}.{suffix[:20]}" if suffix else "story"
+    own = Path(tempfile.mkdtemp(dir=folder))
+    path = own / kept
+    with path.open("xb") as file:
+        shutil.copyfileobj(content, file)
+    return path
 
 
 def uploaded(path: str | Path, uploads: Path) -> Path | None:
