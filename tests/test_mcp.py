@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from ballet_qa.answering import Answerer
@@ -74,3 +75,6 @@ def test_over_http(seeds_index: Path, answerer: Answerer) -> None:
 
     with serving(seeds_index, "--mcp") as address:
         check(run_apart(asyncio.wait_for(talk(address), 120)), answerer)
+        for method in ("GET", "DELETE"):  # no stream, no session
+            response = httpx.request(method, f"{address}/mcp", timeout=20)
+            assert response.status_code == 405

@@ -93,11 +93,16 @@ def http_app(server: MCPServer[Any]) -> Starlette:
     loopback names alone.
     """
     from mcp.server.transport_security import TransportSecuritySettings
+    from starlette.routing import Route
 
     unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
-    return server.streamable_http_app(
+    app = server.streamable_http_app(
         transport_security=unchecked, stateless_http=True, json_response=True
     )
+    for route in app.routes:
+        if isinstance(route, Route):
+            route.methods = {"POST"}  # no stream that says nothing, no session to end
+    return app
 
 
 async def _told(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
