@@ -46,17 +46,12 @@ def main() -> None:
     parser.add_argument("--base", choices=sorted(BASES), default="mpnet")
     options = parser.parse_args()
     tokenizer = base_tokenizer(options.base, options.work)
-    _, separator, _ = base_marks(options.base, tokenizer)
-    packer = Packer(tokenizer, separator)
+    packer = Packer(tokenizer, options.base)
     files = sorted((options.work / "examples").glob("*.jsonl"))
     for file in files:
         packer.add(map(json.loads, file.read_text("utf-8").splitlines()))
     target = options.work / "packed" / f"{options.base}.safetensors"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    arrays = packer.arrays()
-    part = target.with_suffix(".part")
-    save_file(arrays, part, {"sources": json.dumps(packer.sources), "base": options.base})
-    part.replace(target)
+    arrays = packer.write(target)
     size, digest = target.stat().st_size, hashlib.sha256(target.read_bytes()).hexdigest()
     print(f"{target}: {size:,} bytes, sha256 {digest}")
     for name, array in arrays.items():
@@ -66,9 +61,11 @@ def main() -> None:
 class Packer:
     """Collects examples as token ids."""
 
-    def __init__(self, tokenizer: Tokenizer, separator: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, base: str) -> None:
         self._tokenizer = tokenizer
-        self._separator = separator
+        self._base = base
+        self._marks = base_marks(base, tokenizer)
+        self._separator = self._marks[1]
         self.sources: list[str] = []
         self._questions: dict[str, int] = {}
         self._question_ids: list[list[int]] = []
@@ -129,6 +126,16 @@ class Packer:
             self._passage_ids.append([*ids, *text.ids[:room], self._separator])
             self._offsets.append(text.offsets[:room])
         return self._passages[key]
+
+    def write(self, target: Path) -> dict[str, NDArray[Any]]:
+        """Write the arrays with what they need to be understood; all or nothing."""
+        notes = {"base": self._base, "marks": self._marks, "sources": self.sources}
+        arrays, part = self.arrays(), target.with_suffix(".part")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in notes.items()}
+        save_file(arrays, part, texts)
+        part.replace(target)
+        return arrays
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All that was added, by the names at the head of this file."""

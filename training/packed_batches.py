@@ -78,8 +78,7 @@ Step = list[Row]
 class Packed:
     """The arrays that pack_examples.py wrote."""
 
-    def __init__(self, file: Path, marks: tuple[int, int, int]) -> None:
-        self.first, self.separator, self.padding = marks
+    def __init__(self, file: Path) -> None:
         with safe_open(file, "np") as opened:
             notes = opened.metadata()
             self.arrays: dict[str, NDArray[Any]] = {
@@ -87,6 +86,7 @@ class Packed:
                 for name in opened.keys()  # noqa: SIM118
             }
         self.base: str = notes["base"]
+        self.first, self.separator, self.padding = json.loads(notes["marks"])
         self.sources: list[str] = json.loads(notes["sources"])
 
     def examples(self, source: str, *, dev: bool) -> NDArray[np.int64]:

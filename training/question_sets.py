@@ -205,9 +205,8 @@ def window(text: str, around: tuple[int, int]) -> tuple[int, int]:
         return 0, len(text)
     starts = [0] + [m.end() for m in re.finditer(r"(?<=[.!?]['\"”’)])\s+|(?<=[.!?])\s+", text)]
     bounds = [*starts, len(text)]
-    first = max(i for i, start in enumerate(starts) if start <= around[0])
-    last = next(i for i, end in enumerate(bounds[1:], 1) if end >= around[1])
-    room = LONGEST_CONTEXT - len(text[bounds[first] : bounds[last]].split())
+    first = max(n for n, start in enumerate(starts) if start <= around[0])
+    last = next(n for n, end in enumerate(bounds[1:], 1) if end >= around[1])
     while True:
         # The shorter side grows first, so that the answer stays near the middle.
         sides = []
@@ -215,15 +214,14 @@ def window(text: str, around: tuple[int, int]) -> tuple[int, int]:
             sides.append((around[0] - bounds[first], first - 1, last))
         if last < len(bounds) - 1:
             sides.append((bounds[last] - around[1], first, last + 1))
-        for _, new_first, new_last in sorted(sides):
-            grown = len(text[bounds[new_first] : bounds[new_last]].split())
-            if grown <= LONGEST_CONTEXT:
-                first, last = new_first, new_last
-                break
-        else:
-            return bounds[first], bounds[last]
-        if room <= 0:
-            return bounds[first], bounds[last]
+        fitting = [
+            (new_first, new_last)
+            for _, new_first, new_last in sorted(sides)
+            if len(text[bounds[new_first] : bounds[new_last]].split()) <= LONGEST_CONTEXT
+        ]
+        if not fitting:
+            return bounds[first], len(text[: bounds[last]].rstrip())
+        first, last = fitting[0]
 
 
 def _likest(text: str, question: str) -> tuple[int, int]:

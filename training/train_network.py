@@ -6,7 +6,8 @@ Everything it writes is in ``work/runs/<run>``: `checkpoint` every ten minutes (
 position), `log.jsonl`, and `final`. The same command goes on from the checkpoint. The learning rate
 falls to nothing over --minutes of the clock or over --schedule-steps; with --restart-schedule
 it begins again, from the weights of the checkpoint. ``work/train.pid`` has the process; it may be
-stopped and continued (kill -STOP, -CONT), and it waits while a file ``work/PAUSE`` exists.
+stopped and continued (kill -STOP, -CONT), ended with a checkpoint (kill -TERM), and it waits while
+a file ``work/PAUSE`` exists.
 
 --teacher names a trained network, whose verdicts are then learnt too; its examples must have been
 packed along (same examples, another base).
@@ -18,6 +19,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -40,11 +42,12 @@ from reading_losses import (
 )
 from reading_network import (
     BASES,
+    TOKENIZER,
     ReadingNetwork,
-    base_marks,
     base_tokenizer,
     load_network,
     new_network,
+    plain_tokenizer,
     save_network,
 )
 
@@ -52,7 +55,8 @@ WARM_UP = 0.06  # of a schedule
 HEAD_RATE = 4.0  # times the body's, as the heads begin with nothing
 LONGEST_GRADIENT = 1.0
 SAID_EVERY = 10  # steps
-DEV_LISTS = 15  # of each of four sets
+DEV_SETS = ("modern", "natural", "classic", "paraphrase")
+DEV_LISTS = 15  # of each set
 DEV_NEAR = 40
 DEV_TOGETHER = 20  # lists read at once
 DEV_ROWS = (0, 1, 2, 6)  # the right passage, two of its story, one of another
@@ -74,6 +78,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     training = Training(options)
+    signal.signal(signal.SIGTERM, lambda *_: training.stop())
     (options.work / "train.pid").write_text(f"{os.getpid()}\n", "utf-8")
     training.run()
 
@@ -92,7 +97,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="of the clock, for the schedule")
     parser.add_argument("--schedule-steps", type=int, help="steps, for the schedule")
     parser.add_argument("--restart-schedule", action="store_true")
+    parser.add_argument(
+        "--stop-after", type=float, default=1e9, help="minutes; the same command goes on later"
+    )
     parser.add_argument("--checkpoint-minutes", type=float, default=10.0)
+    parser.add_argument("--dev-minutes", type=float, default=30.0, help="between dev figures")
     parser.add_argument("--teacher", type=Path, help="the folder of a network to learn from")
     parser.add_argument("--threads", type=int, help="of the processor")
     parser.add_argument("--seed", type=int, default=0)
@@ -108,7 +117,11 @@ class Training:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer = base_tokenizer(options.base, options.work)
+        self.tokenizer = (
+            plain_tokenizer(options.start / TOKENIZER)
+            if options.start
+            else base_tokenizer(options.base, options.work)
+        )
         self.packed = packed_of(options.work, options.base)
         self.folder: Path = options.work / "runs" / options.run
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -118,22 +131,28 @@ class Training:
         self.network = self._network().to(self.device)
         self.optimizer = optimizer_of(self.network, options.rate)
         self.position = Position()
+        self._stopped = False
         self._resume()
         self.teacher: ReadingNetwork | None = None
         if options.teacher:
             self.teacher = load_network(options.teacher).to(self.device).eval()
             self.teacher_packed = packed_of(options.work, self.teacher.description.base)
 
-    def run(self) -> None:
-        """Take the steps that are left, with a checkpoint now and then."""
+    def run(self, most: int | None = None) -> bool:
+        """Take the steps that are left, with a checkpoint now and then, and one at the end.
+
+        Ends early after ``most`` steps or --stop-after minutes. True when the schedule is over.
+        """
         self.network.train()
         mix = scaled(Mix(), self.options.scale)
-        saved = clock = time.monotonic()
+        saved = measured = clock = time.monotonic()
         recent: list[dict[str, float]] = []
-        for step in islice(steps(self.packed, mix, self.options.seed), self.position.step, None):
+        begun, first = clock, self.position.step
+        for step in islice(steps(self.packed, mix, self.options.seed), first, None):
             self._wait()
             share = self._share()
-            if share >= 1:
+            stopped = self._stopped or clock - begun > 60 * self.options.stop_after
+            if share >= 1 or stopped or self.position.step - first == most:
                 break
             self._set_rate(share)
             figures = self._take(step)
@@ -146,11 +165,20 @@ class Training:
                 recent = []
             if now - saved > 60 * self.options.checkpoint_minutes:
                 self.save()
-                self._say(self.dev_figures())
                 saved = time.monotonic()
+            if now - measured > 60 * self.options.dev_minutes:
+                self._say(self.dev_figures())
+                measured = time.monotonic()
         self.save()
+        if self._share() < 1:
+            return False
         self._say(self.dev_figures())
         save_network(self.network, self.tokenizer, self.folder / "final")
+        return True
+
+    def stop(self) -> None:
+        """Let `run` end after its step, with a checkpoint."""
+        self._stopped = True
 
     def _network(self) -> ReadingNetwork:
         options = self.options
@@ -314,13 +342,13 @@ def packed_of(work: Path, base: str) -> Packed:
     file = work / "packed" / f"{base}.safetensors"
     if not file.exists():
         raise SystemExit(f"{file} is missing; run training/pack_examples.py --base {base}")
-    return Packed(file, base_marks(base, base_tokenizer(base, work)))
+    return Packed(file)
 
 
 def dev_steps(packed: Packed) -> Iterator[Step]:
     """Lists of the stories kept aside, and pairs of a question and its near negative."""
     rng = np.random.default_rng(0)
-    for source in ("modern", "natural", "classic", "paraphrase"):
+    for source in DEV_SETS:
         for example in rng.permutation(packed.examples(source, dev=True))[:DEV_LISTS].tolist():
             rows = packed.rows_of(example)
             yield [Row(example, rows[n], 0) for n in DEV_ROWS if n < len(rows)]
