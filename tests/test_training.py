@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / "training"))
 import packed_batches
 import reading_losses
 import reading_network
+import train_bi_encoder
 import train_network
 import vocabulary
 import weight_parts
@@ -35,7 +36,7 @@ STORY = (
     "Rosa kept a grey goat in the kitchen. She was nineteen when her mother sold the boat. "
     "Bruno was her teacher. Bruno said nothing. Rosa had a lamp."
 )
-WORDS = "who what where is was the a goat pig swan lake red rosa bruno kept sold boat ? .".split()
+WORDS = "who what where is was the a goat pig swan lake red rosa bruno kept sold boat ? . !".split()
 MARKS = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
@@ -187,7 +188,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     packer.write(tmp_path / "packed/tiny.safetensors")
     shares = {"modern": 1.0}, {"squad2": 1.0}
     mix = Mix(lists=2, rows=3, singles=1, pairs=1, list_shares=shares[0], single_shares=shares[1])
-    monkeypatch.setattr(train_network, "Mix", lambda: mix)
+    monkeypatch.setattr(train_network.Training, "mix", mix)
     monkeypatch.setattr(train_network, "DEV_SETS", ("modern",))
     monkeypatch.setattr(packed_batches, "POOL", 2)
     return tmp_path
@@ -225,7 +226,7 @@ def test_a_packed_example_is_read_as_it_was_written(work: Path) -> None:
 
 def test_steps_repeat_and_hold_what_the_mix_says(work: Path) -> None:
     packed = Packed(work / "packed/tiny.safetensors")
-    mix = train_network.Mix()
+    mix = train_network.Training.mix
     one, two = (list(islice(steps(packed, mix, 3), 12)) for _ in range(2))
     assert one == two
     assert one != list(islice(steps(packed, mix, 4), 12))
@@ -313,6 +314,20 @@ def test_a_small_network_learns_from_a_teacher(work: Path) -> None:
     trained(work, "pupil", [None], teacher=teacher, layers=1)
     lines = (work / "runs/pupil/log.jsonl").read_text("utf-8").splitlines()
     assert json.loads(lines[-1])["step"] == 6
+
+
+def test_an_encoder_learns_from_lists_and_teachers(work: Path) -> None:
+    trained(work, "teacher", [2])
+    teacher = work / "runs/teacher/checkpoint"
+    given = options(work, "encoder", teacher=teacher, vectors_of="tiny", schedule_steps=3)
+    training = train_bi_encoder.BiEncoderTraining(given)
+    assert training.run()
+    lines = (work / "runs/encoder/log.jsonl").read_text("utf-8").splitlines()
+    assert set(json.loads(lines[-1])) >= {"right_first", "step"}
+    # The sentence that answers is cut out of its passage.
+    row = int(np.flatnonzero(training.packed.arrays["row_spans"][:, 0, 0] >= 0)[0])
+    sentence = word_tokenizer().decode(training._sentence(row))
+    assert sentence == "rosa kept a goat ."
 
 
 def test_a_cut_vocabulary_reads_the_same(work: Path) -> None:

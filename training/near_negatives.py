@@ -162,7 +162,7 @@ _NOT_IN_YES_NO = frozenset(
 )
 # Forms in one order: plain, past, third person, participle.
 _OPPOSITES = [
-    tuple(tuple(side.split("/")) for side in pair.split(" : "))
+    tuple(tuple(side.strip().split("/")) for side in pair.split(" : "))
     for pair in """
     buy/bought/buys/buying : sell/sold/sells/selling
     open/opened/opens/opening : close/closed/closes/closing
@@ -414,6 +414,7 @@ def _class_swap(situation: Situation, rng: np.random.Generator) -> Iterator[tupl
                 other
                 for other in _members(kind)
                 if other != singular
+                and not (plural and other in _UNCOUNTED)
                 and not situation.speaks_of(other)
                 and fold(other) not in fold(situation.question)
             ]
@@ -429,6 +430,9 @@ def _is_fixed(question: str, match: re.Match[str]) -> bool:
     """Whether a word is part of a phrase that a swap would break."""
     before = fold(question[: match.start()])
     after = fold(question[match.end() :])
+    ordered = _FORMS.get(fold(match.group()), [("", "", False)])[0][0] == "order"
+    if ordered and not re.search(r"(?:\b(?:the|his|her|their|its|my)|['’]s) $", before):
+        return True  # "when she first came" has no third
     return bool(
         re.search(r"\b(?:how|at|no|any|some|every|each) $", before)
         or re.match(r"[-'’]\w| (?:of all|time|name|place|floor|day)\b", after)
@@ -467,6 +471,7 @@ def _classes_of(word: str) -> list[tuple[str, str, bool]]:
     return _FORMS.get(word, [])
 
 
+_UNCOUNTED = frozenset("bread butter honey sugar salt rice ham chocolate milk water".split())
 _COUNTED = ("relation", "role", "person", "animal", "place", "thing", "food")
 _FORMS: dict[str, list[tuple[str, str, bool]]] = {}
 for _kind in CLASSES:

@@ -20,7 +20,6 @@ from safetensors import safe_open
 
 RANKED, DEV = 1, 2  # flags of an example
 RIGHT, SAME_STORY, LIBRARY = range(3)  # roles of a row
-LIST_SETS = ("modern", "natural", "classic", "paraphrase", "fairytaleqa")
 POOL = 16  # steps that are made together
 
 
@@ -215,7 +214,7 @@ def steps(packed: Packed, mix: Mix, seed: int) -> Iterator[Step]:
     lists, singles, nears = (Stream(packed, share, rng) for share in shares)
     while True:
         groups = [
-            _sorted_groups(packed, [_rows(packed, example, count, rng) for example in drawn])
+            _sorted_groups(packed, [(e, rows_of_list(packed, e, count, rng)) for e in drawn])
             for count, drawn in (
                 (mix.rows, lists.draw(POOL * mix.lists)),
                 (1, singles.draw(POOL * mix.singles)),
@@ -247,9 +246,7 @@ def _sorted_groups(
     return sorted(groups, key=lambda group: sum(packed.length(group[0], row) for row in group[1]))
 
 
-def _rows(
-    packed: Packed, example: int, count: int, rng: np.random.Generator
-) -> tuple[int, list[int]]:
+def rows_of_list(packed: Packed, example: int, count: int, rng: np.random.Generator) -> list[int]:
     """Rows of an example: its right one, and wrong ones drawn by the order of their likeness.
 
     Of the wrong ones, about half are of the same story; the first of each role are likelier.
@@ -265,7 +262,7 @@ def _rows(
         same = bool(wrong[SAME_STORY]) and (not wrong[LIBRARY] or rng.random() < 0.6)
         pool = wrong[SAME_STORY if same else LIBRARY]
         chosen.append(pool.pop(min(int(rng.exponential(2.0)), len(pool) - 1)))
-    return example, chosen
+    return chosen
 
 
 def in_chunks(packed: Packed, step: Step, most: int) -> list[Step]:

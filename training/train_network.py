@@ -73,18 +73,27 @@ class Position:
 
 
 def main() -> None:
-    options = arguments()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    begin(Training, parser)
+
+
+def begin(kind: type[Training], parser: argparse.ArgumentParser) -> None:
+    """Begin a training of some kind, or go on with it."""
+    options = parser.parse_args()
+    if (options.minutes is None) == (options.schedule_steps is None):
+        parser.error("give one of --minutes and --schedule-steps")
     torch.manual_seed(options.seed)
     if options.threads:
         torch.set_num_threads(options.threads)
-    training = Training(options)
+    training = kind(options)
     signal.signal(signal.SIGTERM, lambda *_: training.stop())
     (options.work / "train.pid").write_text(f"{os.getpid()}\n", "utf-8")
     training.run()
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that every training has."""
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--base", choices=sorted(BASES), default="mpnet")
     parser.add_argument("--run", required=True, help="a name for what is written")
@@ -105,14 +114,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, help="the folder of a network to learn from")
     parser.add_argument("--threads", type=int, help="of the processor")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    if (options.minutes is None) == (options.schedule_steps is None):
-        parser.error("give one of --minutes and --schedule-steps")
-    return options
 
 
 class Training:
-    """A training with all it needs; `run` takes steps until the schedule is over."""
+    """The training of a reader; `run` takes steps until the schedule is over."""
+
+    mix = Mix()
+    weights = WEIGHTS
+    distilled = DISTILLED
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -128,7 +137,7 @@ class Training:
         self.chunk_tokens: int = options.chunk_tokens or (
             16_384 if self.device.type == "cuda" else 1_024
         )
-        self.network = self._network().to(self.device)
+        self.network = self.make_network().to(self.device)
         self.optimizer = optimizer_of(self.network, options.rate)
         self.position = Position()
         self._stopped = False
@@ -138,17 +147,30 @@ class Training:
             self.teacher = load_network(options.teacher).to(self.device).eval()
             self.teacher_packed = packed_of(options.work, self.teacher.description.base)
 
+    def make_network(self) -> ReadingNetwork:
+        """The network to start from."""
+        options = self.options
+        if options.start:
+            network = load_network(options.start)
+        else:
+            network = new_network(options.base, options.work, options.layers)
+        network.freeze(options.frozen_layers)
+        return network
+
+    def make_steps(self) -> Iterator[Step]:
+        """Endless steps, the same each time."""
+        return steps(self.packed, scaled(self.mix, self.options.scale), self.options.seed)
+
     def run(self, most: int | None = None) -> bool:
         """Take the steps that are left, with a checkpoint now and then, and one at the end.
 
         Ends early after ``most`` steps or --stop-after minutes. True when the schedule is over.
         """
         self.network.train()
-        mix = scaled(Mix(), self.options.scale)
         saved = measured = clock = time.monotonic()
         recent: list[dict[str, float]] = []
         begun, first = clock, self.position.step
-        for step in islice(steps(self.packed, mix, self.options.seed), first, None):
+        for step in islice(self.make_steps(), first, None):
             self._wait()
             share = self._share()
             stopped = self._stopped or clock - begun > 60 * self.options.stop_after
@@ -180,15 +202,6 @@ class Training:
         """Let `run` end after its step, with a checkpoint."""
         self._stopped = True
 
-    def _network(self) -> ReadingNetwork:
-        options = self.options
-        if options.start:
-            network = load_network(options.start)
-        else:
-            network = new_network(options.base, options.work, options.layers)
-        network.freeze(options.frozen_layers)
-        return network
-
     def _advance(self, seconds: float, rows: int) -> None:
         self.position.step += 1
         self.position.scheduled += 1
@@ -208,21 +221,20 @@ class Training:
 
     def _take(self, step: Step) -> dict[str, float]:
         """One step of the optimizer; the losses as numbers."""
-        said, batch_losses = self._losses(step)
-        total = sum(said[name] * weight for name, weight in WEIGHTS.items())
-        taught = batch_losses
-        if taught:
-            total = total + sum(taught[name] * weight for name, weight in DISTILLED.items())
+        own, taught = self.losses(step)
+        total = sum(self.weights[name] * loss for name, loss in own.items())
+        total = total + sum(self.distilled[name] * loss for name, loss in taught.items())
         assert isinstance(total, torch.Tensor)
         total.backward()
         trained = [p for p in self.network.parameters() if p.requires_grad]
         torch.nn.utils.clip_grad_norm_(trained, LONGEST_GRADIENT)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        numbers = {name: float(loss.detach()) for name, loss in said.items()}
+        numbers = {name: float(loss.detach()) for name, loss in own.items()}
         return numbers | {f"taught_{name}": float(loss.detach()) for name, loss in taught.items()}
 
-    def _losses(self, step: Step) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def losses(self, step: Step) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """The losses of a step, and how far the network is from its teacher, if it has one."""
         batch, said = self._read(self.network, self.packed, step)
         taught: dict[str, torch.Tensor] = {}
         if self.teacher is not None:
