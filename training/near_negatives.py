@@ -169,7 +169,6 @@ _OPPOSITES = [
     win/won/wins/winning : lose/lost/loses/losing
     find/found/finds/finding : hide/hid/hides/hiding
     love/loved/loves/loving : hate/hated/hates/hating
-    give/gave/gives/giving : steal/stole/steals/stealing
     remember/remembered/remembers/remembering : forget/forgot/forgets/forgetting
     accept/accepted/accepts/accepting : refuse/refused/refuses/refusing
     laugh/laughed/laughs/laughing : weep/wept/weeps/weeping
@@ -178,17 +177,13 @@ _OPPOSITES = [
     begin/began/begins/beginning : finish/finished/finishes/finishing
     start/started/starts/starting : stop/stopped/stops/stopping
     teach/taught/teaches/teaching : punish/punished/punishes/punishing
-    help/helped/helps/helping : hurt/hurt/hurts/hurting
-    keep/kept/keeps/keeping : burn/burned/burns/burning
     marry/married/marries/marrying : divorce/divorced/divorces/divorcing
     save/saved/saves/saving : kill/killed/kills/killing
     write/wrote/writes/writing : read/read/reads/reading
     bring/brought/brings/bringing : break/broke/breaks/breaking
-    wake/woke/wakes/waking : sleep/slept/sleeps/sleeping
     send/sent/sends/sending : receive/received/receives/receiving
     eat/ate/eats/eating : cook/cooked/cooks/cooking
     carry/carried/carries/carrying : drop/dropped/drops/dropping
-    like/liked/likes/liking : fear/feared/fears/fearing
     """.strip().splitlines()
 ]
 _NUMBER = re.compile(
@@ -348,6 +343,7 @@ def near_negatives(
 
 
 _ATTRIBUTE_SHARE = 0.2  # of the questions: such are easily made
+_STRANGER_SHARE = 0.5
 # How readily each kind is chosen where several are possible.
 _CHOICE = {"negation": 0.3, "name": 3.0, "stranger": 0.7, "wh-word": 2.0}
 
@@ -389,7 +385,7 @@ def _other_person(situation: Situation, rng: np.random.Generator) -> Iterator[tu
             new = fitting[int(rng.integers(min(len(fitting), 4)))]
             yield "name", before + new + after
         stranger = str(rng.choice(_STRANGERS))
-        if fold(stranger) not in shown | situation.story_words:
+        if rng.random() < _STRANGER_SHARE and fold(stranger) not in shown | situation.story_words:
             yield "stranger", before + stranger + after
 
 
@@ -489,8 +485,19 @@ def _opposite(situation: Situation, _rng: np.random.Generator) -> Iterator[tuple
                 continue
             for place, form in enumerate(old[:3]):  # a participle may be a noun: "the building"
                 match = re.search(rf"\b{form}\b", situation.question)
-                if match and not _is_fixed(situation.question, match):
+                if match and _is_verb(situation.question, match):
                     yield "opposite", _replaced(situation.question, match, new[place])
+
+
+def _is_verb(question: str, match: re.Match[str]) -> bool:
+    """Whether a word is the verb of a question: after "did" and its subject, or after "who"."""
+    before = fold(question[: match.start()])
+    if re.match(r" (?:up|out|away|back|off|over)\b", question[match.end() :]):
+        return False  # "find out" is another verb
+    return bool(
+        re.search(r"\b(?:did|does|do) (?:[\w'’]+ ){1,4}$", before)
+        or re.search(r"^(?:and )?(?:who|what|which [\w'’]+) $", before)
+    )
 
 
 def _wh_word(situation: Situation, _rng: np.random.Generator) -> Iterator[tuple[str, str]]:
