@@ -6,8 +6,9 @@
 Writes `reader.onnx`, `tokenizer.json` and `network.json`. Inputs: input_ids, attention_mask and
 token_type_ids, each (rows, tokens); outputs: judged (rows, 2) and places (rows, tokens, 2), as
 reading_network.py has them. --bits 8 quantises weights to int8 a channel, activations on the fly;
---bits 4 quantises the layers' weights in blocks of 32 (MatMulNBits) and the embeddings to int8;
---bits 32 leaves them. The vocabulary is cut to what English stories use (vocabulary.py).
+--bits 4 quantises the layers' weights in blocks (MatMulNBits), the small heads left alone; --bits 32
+leaves all. With 4 or 8 bits, embeddings become int8 with a scale a token. The vocabulary is cut to
+what English stories use (vocabulary.py).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from vocabulary import cut, tokens_held
 from ballet_qa.cross_encoder import Context
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-BLOCK = 32
+HEADS = ("span", "judge")
 AGREEMENT_ROWS = 200
 TIMED_TOKENS = 150
 
@@ -52,18 +53,21 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--network", type=Path, required=True)
     parser.add_argument("--bits", type=int, choices=(4, 8, 32), default=8)
-    parser.add_argument("--whole-vocabulary", action="store_true")
+    parser.add_argument(
+        "--block", type=int, default=32, help="weights that share a scale, --bits 4"
+    )
+    parser.add_argument("--least", type=int, default=3, help="times a token must be held; 0: all")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     network = load_network(options.network, attention="eager").eval()
     tokenizer = plain_tokenizer(options.network / TOKENIZER)
-    if not options.whole_vocabulary:
+    if options.least:
         packed = options.work / "packed" / f"{network.description.base}.safetensors"
-        kept = tokens_held(packed, tokenizer)
+        kept = tokens_held(packed, tokenizer, options.least)
         tokenizer = cut(network, tokenizer, kept)
         print(f"vocabulary: {len(kept):,} tokens")
-    export(network, tokenizer, options.bits, options.out / "reader.onnx")
+    export(network, tokenizer, options.bits, options.block, options.out / "reader.onnx")
     tokenizer.save(str(options.out / TOKENIZER), pretty=False)
     (options.out / DESCRIPTION).write_text((options.network / DESCRIPTION).read_text("utf-8"))
     for name in ("reader.onnx", TOKENIZER):
@@ -73,10 +77,16 @@ def main() -> None:
     compare(options.work, options.network, options.out)
 
 
-def export(network: ReadingNetwork, tokenizer: Tokenizer, bits: int, target: Path) -> None:
-    """Write the network as ONNX with so many bits."""
+def export(
+    network: ReadingNetwork, tokenizer: Tokenizer, bits: int, block: int, target: Path
+) -> None:
+    """Write the network as ONNX with so many bits; its embeddings are replaced."""
     marks = base_marks(network.description.base, tokenizer)
     example = _example(tokenizer, marks)
+    if bits != 32:
+        embeddings = network.body.embeddings
+        for name in ("word_embeddings", "position_embeddings"):
+            setattr(embeddings, name, ByteEmbedding(getattr(embeddings, name)))
     axes = {name: {0: "rows", 1: "tokens"} for name in (*INPUTS, "places")}
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "whole.onnx")
@@ -92,17 +102,38 @@ def export(network: ReadingNetwork, tokenizer: Tokenizer, bits: int, target: Pat
                 dynamo=False,
             )
         if bits == 8:
-            quantize_dynamic(whole, target, weight_type=QuantType.QInt8, per_channel=True)
-        if bits == 4:
-            embedded = Path(folder, "embedded.onnx")
             quantize_dynamic(
-                whole, embedded, weight_type=QuantType.QInt8, op_types_to_quantize=["Gather"]
+                whole,
+                target,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                op_types_to_quantize=["MatMul", "Gemm"],
             )
+        if bits == 4:
+            model = onnx.load(whole)
+            heads = [n.name for n in model.graph.node if any(f"/{h}/" in n.name for h in HEADS)]
             quantizer = MatMulNBitsQuantizer(
-                onnx.load(embedded), block_size=BLOCK, is_symmetric=True, accuracy_level=4
+                model,
+                block_size=block,
+                is_symmetric=True,
+                accuracy_level=4,
+                nodes_to_exclude=heads,
             )
             quantizer.process()
             onnx.save(quantizer.model.model, target)
+
+
+class ByteEmbedding(nn.Module):
+    """An embedding whose rows are int8, each with a scale of its own."""
+
+    def __init__(self, whole: nn.Embedding) -> None:
+        super().__init__()
+        scale = whole.weight.abs().amax(1, keepdim=True).clamp(min=1e-8) / 127
+        self.register_buffer("rows", torch.round(whole.weight / scale).to(torch.int8))
+        self.register_buffer("scale", scale.detach().clone())
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.rows[ids].to(self.scale.dtype) * self.scale[ids]
 
 
 class _ThreeInputs(nn.Module):

@@ -18,11 +18,14 @@ from torch import nn
 LAST_LETTER = 0x250  # letters beyond those of Latin script are kept where the texts have them
 
 
-def tokens_held(packed: Path, tokenizer: Tokenizer) -> list[int]:
-    """The ids to keep, in order: those of the packed texts, of single letters and of marks."""
+def tokens_held(packed: Path, tokenizer: Tokenizer, least: int = 1) -> list[int]:
+    """The ids to keep, in order: of single letters, of marks, and of what the texts hold often.
+
+    Questions and distinct passages of the packed examples are the texts.
+    """
     with safe_open(packed, "np") as opened:
         ids = [opened.get_tensor(name) for name in ("question_ids", "passage_ids")]
-    held = set(np.unique(np.concatenate(ids)).tolist())
+    held = set(np.flatnonzero(np.bincount(np.concatenate(ids)) >= least).tolist())
     described = json.loads(tokenizer.to_str())
     marks = {added["content"] for added in described["added_tokens"]}
     marks.add(described["model"]["unk_token"])
