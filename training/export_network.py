@@ -6,9 +6,9 @@
 Writes `reader.onnx`, `tokenizer.json` and `network.json`. Inputs: input_ids, attention_mask and
 token_type_ids, each (rows, tokens); outputs: judged (rows, 2) and places (rows, tokens, 2), as
 reading_network.py has them. --bits 8 quantises weights to int8 a channel, activations on the fly;
---bits 4 quantises the layers' weights in blocks (MatMulNBits), the small heads left alone; --bits 32
-leaves all. With 4 or 8 bits, embeddings become int8 with a scale a token. The vocabulary is cut to
-what English stories use (vocabulary.py).
+--bits 4 quantises the layers' weights in blocks (MatMulNBits), the small heads left alone;
+--bits 32 leaves all. With 4 or 8 bits, embeddings become int8 with a scale a token. The vocabulary
+is cut to what English stories use (vocabulary.py).
 """
 
 from __future__ import annotations
