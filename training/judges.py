@@ -22,6 +22,7 @@ from ballet_qa.networks import WEIGHTS
 from ballet_qa.reader import best_span, certainty
 from ballet_qa.types import Span
 
+SHIPPED = "shipped"  # the package's own reader
 LONGEST_ANSWER = 30  # tokens
 MOST_QUESTION = 64
 MOST_TOKENS = 256
@@ -50,7 +51,7 @@ class Judge(Protocol):
 
 def load_judge(name: str) -> Judge:
     """Today's reader ("shipped"), or the one in a folder, be it a network or exported."""
-    if name == "shipped":
+    if name == SHIPPED:
         return Shipped(WEIGHTS)
     folder = Path(name)
     if (folder / "reader.onnx").exists():

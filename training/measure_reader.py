@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from candidates import Case, dev_cases, val_cases
-from judges import Verdict, load_judge
+from judges import SHIPPED, Verdict, load_judge
 from numpy.typing import NDArray
 from question_sets import TRAIN_SETS, VAL_SETS, read_lines, story_questions
 from scipy.optimize import minimize
@@ -74,17 +74,21 @@ def arguments() -> argparse.Namespace:
 def verdicts(
     options: argparse.Namespace, reader: str, part: str, source: str, cases: Sequence[Case]
 ) -> list[list[Verdict]]:
-    """A reader's verdicts on each candidate of each case, kept on disk."""
-    asked = "\n".join(case.id for case in cases)
-    key = hashlib.sha256(f"{Path(reader).resolve()}\n{asked}".encode()).hexdigest()[:12]
+    """A reader's verdicts on each candidate of each case; those made before are on disk."""
+    place = reader if reader == SHIPPED else str(Path(reader).resolve())
+    key = hashlib.sha256(place.encode()).hexdigest()[:12]
     file = options.work / "verdicts" / f"{part}-{source}-{key}.jsonl"
-    if options.fresh or not file.exists():
-        print(f"{reader} reads {part} {source}: {len(cases)} questions", flush=True)
-        made = load_judge(reader).judge(cases)
+    known = {}
+    if file.exists() and not options.fresh:
+        known = {fields["id"]: fields for fields in read_lines(file)}
+    missing = [case for case in cases if case.id not in known]
+    if missing:
+        print(f"{reader} reads {part} {source}: {len(missing)} questions", flush=True)
+        for case, row in zip(missing, load_judge(reader).judge(missing), strict=True):
+            known[case.id] = {"id": case.id, "verdicts": [asdict(verdict) for verdict in row]}
         file.parent.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps([asdict(verdict) for verdict in row]) + "\n" for row in made]
-        file.write_text("".join(lines), "utf-8")
-    return [[Verdict(**fields) for fields in row] for row in read_lines(file)]
+        file.write_text("".join(json.dumps(line) + "\n" for line in known.values()), "utf-8")
+    return [[Verdict(**fields) for fields in known[case.id]["verdicts"]] for case in cases]
 
 
 @dataclass(frozen=True)
