@@ -3,7 +3,8 @@
     make bench-quality          about forty minutes on two cores, an hour the first time
     make bench-quality-short    a part of it and one peer, in minutes: what CI runs
 
-Builds two libraries (val's 23 stories; train's and val's 255), evaluates each question file against
+Builds the libraries (FairytaleQA val's 23 stories; train's and val's 255; modern val's 43; classic
+train's and val's 52), evaluates each question file against
 its library, and ranks the same sections for the same questions by every peer of benchmarks/peers.
 Prints the tables of the README; the long form also writes benchmarks/results/quality.json and the
 plots of docs/plots. Without the question sets the short form measures the four seeds only.
@@ -35,8 +36,14 @@ from ballet_qa.types import Hit
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = Path(__file__).parent / "peers"
-SEEDS = ("the four seeds, our own questions", "seeds", ROOT / "tests" / "seed_questions.jsonl")
+SEEDS = (
+    ("the four seeds, our own questions", "seeds", ROOT / "tests" / "seed_questions.jsonl"),
+    ("the four seeds, plain questions", "seeds", ROOT / "tests" / "plain_questions.jsonl"),
+)
 FILES = (
+    ("modern val, library modern val", "modern", "modern/val/questions.jsonl"),
+    ("natural val, library val", "val", "natural/val.jsonl"),
+    ("classic val, library classic train + val", "classic", "classic/val/questions.jsonl"),
     ("FairytaleQA val, library train + val", "both", "fairytaleqa/val/questions.jsonl"),
     ("FairytaleQA val, library val", "val", "fairytaleqa/val/questions.jsonl"),
     ("paraphrased val, library val", "val", "paraphrase/val.jsonl"),
@@ -74,7 +81,7 @@ def main() -> None:
         python = None
     answerers = libraries(options.data, options.indexes, options.short)
     reports = {}
-    for title, library, file in (SEEDS, *FILES):
+    for title, library, file in (*SEEDS, *FILES):
         if library in answerers:
             questions = chosen(asked_of(options.data / file), options.short)
             reports[title] = report(run(answerers[library], questions, progress(title)))
@@ -110,8 +117,10 @@ def libraries(data: Path, indexes: Path, short: bool) -> dict[str, Answerer]:
     if data.is_dir():
         train, val = (data / f"fairytaleqa/{part}/stories" for part in ("train", "val"))
         roots["val"] = [val]
+        roots["modern"] = [data / "modern/val/stories"]
         if not short:
             roots["both"] = [train, val]
+            roots["classic"] = [data / f"classic/{part}/stories" for part in ("train", "val")]
     else:
         print(f"no question sets at {data}: only the seeds are measured")
     encoder = load_encoder()

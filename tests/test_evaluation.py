@@ -16,6 +16,7 @@ from ballet_qa.errors import QuestionFileError
 from ballet_qa.evaluation import Case, Run, case_form, measures, report, report_text, rows, run
 from ballet_qa.questions import Evidence, Question, is_right, load_questions
 from ballet_qa.types import Passage
+from conftest import SEEDS
 
 EVIDENCE = Evidence("tale", 100, 200)
 
@@ -209,3 +210,16 @@ def test_notes_of_fairytaleqa_are_understood(tmp_path: Path) -> None:
     first, second = load_questions(path)
     assert (first.kinds, first.explicit, first.named) == (("action",), False, True)
     assert (second.kinds, second.explicit, second.named) == (("who",), None, False)
+
+
+def test_the_plain_questions_have_their_answers_in_their_evidence() -> None:
+    """Thirty questions as visitors type them; the reader is measured by them, not held to them."""
+    questions = load_questions(Path(__file__).with_name("plain_questions.jsonl"))
+    assert len(questions) == 30
+    assert sum(question.answerable for question in questions) == 22
+    for question in questions:
+        evidence = " ".join(
+            (SEEDS / f"{one.story}.txt").read_text("utf-8")[one.start : one.end]
+            for one in question.evidence
+        )
+        assert all(answer in evidence for answer in question.answers), question.id
