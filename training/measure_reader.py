@@ -42,6 +42,7 @@ def main() -> None:
     options = arguments()
     draw = (options.data, options.work, options.seed, options.answerable, options.unanswerable)
     dev, val = dev_cases(*draw), val_cases(*draw)
+    val = {name: cases for name, cases in val.items() if name in options.sets}
     print_wording(options.data, val)
     for name in options.reader:
         read = {
@@ -63,6 +64,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--reader", action="append", default=[], help='"shipped", or a folder')
+    names = [one.name for one in VAL_SETS]
+    parser.add_argument("--sets", nargs="+", choices=names, default=names)
     parser.add_argument("--answerable", type=int, default=150, help="questions of each set")
     parser.add_argument("--unanswerable", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
@@ -276,7 +279,7 @@ def print_ask(options: argparse.Namespace, val: dict[str, list[Case]]) -> None:
     """Today's whole program on the same questions."""
     print("\n## ask\n| set | R@1 | F1 of answers given, refusals 0 | refused answerable, un- |")
     print("|---|---|---|---|")
-    for one in VAL_SETS:
+    for one in (one for one in VAL_SETS if one.name in val):
         wanted = {case.id for case in val[one.name]}
         questions = [q for q in story_questions(options.data, one) if q.id in wanted]
         answerer = Answerer.load(options.work / "indexes" / one.library)
