@@ -44,7 +44,7 @@ from ballet_qa.cross_encoder import Context
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 HEADS = ("span", "judge")
-AGREEMENT_ROWS = 200
+AGREEMENT_ROWS = 100
 TIMED_TOKENS = 150
 
 
