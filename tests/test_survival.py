@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -103,14 +104,15 @@ def test_a_kill_at_any_step_leaves_a_whole_index(
             builder.stdin.flush()
             return builder.stdout.readline().strip()
 
-        steps, new = int(build_until(0)), answers(index, words)
-        assert steps > 20
+        assert build_until(0).isdecimal()
+        new = answers(index, words)
         assert new != old
         seen = set()
-        for step in range(1, steps + 1):
+        for step in count(1):
             shutil.rmtree(index)
             shutil.copytree(tmp_path / "kept", index)
-            assert build_until(step) == "killed"
+            if build_until(step) != "killed":  # it has fewer steps; their number may vary
+                break
             found = answers(index, words)
             assert found in (old, new)
             seen.add(found == new)
@@ -118,6 +120,7 @@ def test_a_kill_at_any_step_leaves_a_whole_index(
                 assert build_index(shelf, index, encoder=words).stories == 2
                 assert answers(index, words) == new
                 assert not list(index.rglob("*.part"))
+        assert step > 20
         assert seen == {True, False}
         builder.stdin.close()
 
