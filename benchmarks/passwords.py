@@ -1,4 +1,4 @@
-"""Can user names be told by time, and does guessing delay the right user?
+"""Does the time of a refusal tell user names apart, and does guessing delay the right user?
 
     make bench-passwords        about a minute on two cores
 

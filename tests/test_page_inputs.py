@@ -185,7 +185,7 @@ def test_events_have_their_number_of_plain_values(blocks: gr.Blocks, tmp_path: P
 
 
 def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond so many streams there is 503, until one ends."""
+    """Beyond `max_streams` there is 503, until a stream ends."""
     few = dataclasses.replace(SETTINGS, max_streams=2)
     monkeypatch.setattr("ballet_qa.page_routes.SETTINGS", few)
 

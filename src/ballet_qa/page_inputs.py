@@ -22,7 +22,8 @@ _UPLOADS = {"file", "uploadbutton"}
 _SESSION = {"state"}  # kept by the server; browsers send nothing
 _NUMBERS = {"number"}
 _PLAIN = {"json", "api"}  # of a published endpoint: words, numbers, and lists of these
-_LONGEST_TEXT = 2 * SETTINGS.max_question_chars  # beyond a question's, so that it is told too long
+# Beyond the limit of a question, so that a longer question gets the message that says so.
+_LONGEST_TEXT = 2 * SETTINGS.max_question_chars
 KINDS = _TEXT | _CHOICES | _UPLOADS | _SESSION | _NUMBERS | _PLAIN
 
 
