@@ -338,7 +338,7 @@ def test_an_upload_is_files_and_nothing_else(served: Served) -> None:
         (plain, start + b"\r\n\r\nwords\r\n--B--\r\n", 400),
         (plain, start + b"\r\n\r\n" + b"x" * 3_000_000 + b"\r\n--B--\r\n", 400),
         (plain, b"nonsense", 400),
-        (plain, file.replace(b"--B--\r\n", b"") * 2100 + b"--B--\r\n", 400),
+        (plain, file.replace(b"--B--\r\n", b"") * 2100 + b"--B--\r\n", 413),
     ):
         TRIES["an upload that is more, or else, than files"] += 1
         response = served.client.post(

@@ -59,6 +59,9 @@ _OTHER_METHOD = Refusal(
 _NOT_FOUND = Refusal(404, "NotFound", "there is nothing here; /openapi.json lists the routes")
 _UNEXPECTED = Refusal(422, "InvalidRequest", "a value is missing, or not what its field takes")
 _NO_FILES = Refusal(400, "BadRequest", "send files alone, as multipart/form-data")
+_TOO_MANY_FILES = Refusal(
+    413, "RequestTooLarge", f"send at most {SETTINGS.max_upload_files:,} files at once"
+)
 _TOO_LARGE = Refusal(413, "RequestTooLarge", "the files are too large; send fewer, or smaller ones")
 _TOO_SLOW = Refusal(408, "RequestTooSlow", "the upload took too long; send fewer files")
 _TOO_MANY_UPLOADS = Refusal(
@@ -214,8 +217,8 @@ async def _kept(folder: Path, scope: Scope, receive: Receive) -> list[str] | Ref
         form = await Request(plain, _bounded(receive)).form(
             max_files=SETTINGS.max_upload_files, max_fields=0
         )
-    except MultiPartException:
-        return _NO_FILES
+    except MultiPartException as error:
+        return _TOO_MANY_FILES if error.message.startswith("Too many files") else _NO_FILES
     except _TooLargeError:
         return _TOO_LARGE
     try:
