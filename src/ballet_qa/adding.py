@@ -8,7 +8,6 @@ where they were uploaded to.
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,10 +21,9 @@ from ballet_qa.errors import StoriesError, UploadError
 from ballet_qa.generation import live_generation, read_manifest
 from ballet_qa.library import Library
 from ballet_qa.loaders import LOADERS
-from ballet_qa.uploads import remove_upload, uploaded
+from ballet_qa.uploads import harmless_name, remove_upload, uploaded
 
 _FOLDER = "added"
-_NO_NAME = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|]+")
 _LONGEST_NAME = 150
 
 
@@ -123,7 +121,7 @@ class Shelf:
 def _placed(file: Path, folder: Path) -> Path | None:
     """A copy of the file in the folder, under a name that is free; None when it is there."""
     folder.mkdir(exist_ok=True)
-    name = _NO_NAME.sub(" ", file.stem).strip(" .")[:_LONGEST_NAME] or "story"
+    name = harmless_name(file.stem)[:_LONGEST_NAME] or "story"
     suffix = file.suffix.lower()
     path = folder / f"{name}{suffix}"
     number = 1

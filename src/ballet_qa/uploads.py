@@ -20,7 +20,7 @@ from typing import BinaryIO
 from ballet_qa.settings import SETTINGS
 
 _NO_NAME = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|]+")
-_LONGEST_NAME = 50  # characters, of at most four bytes each
+_LONGEST_NAME = 200  # bytes, of the 255 that file systems take
 
 
 @cache
@@ -31,11 +31,16 @@ def upload_folder() -> Path:
     return folder
 
 
+def harmless_name(name: str) -> str:
+    """A file name without separators, controls and what other systems forbid; may be empty."""
+    return _NO_NAME.sub(" ", name).strip(" .")
+
+
 def keep_upload(folder: Path, name: str, content: BinaryIO) -> Path:
     """Keep an uploaded file in a folder of its own, under its last name made harmless."""
-    last = _NO_NAME.sub(" ", name.replace("\\", "/").rpartition("/")[2]).strip(" .")
-    stem, _, suffix = last.rpartition(".")
-    kept = f"{stem[:_LONGEST_NAME] or 'story'}.{suffix[:20]}" if suffix else "story"
+    stem, _, suffix = harmless_name(name.replace("\\", "/").rpartition("/")[2]).rpartition(".")
+    short = stem.encode()[:_LONGEST_NAME].decode("utf-8", "ignore") or "story"
+    kept = f"{short}.{suffix[:10]}" if suffix else "story"
     own = Path(tempfile.mkdtemp(dir=folder))
     path = own / kept
     with path.open("xb") as file:
@@ -72,7 +77,7 @@ def remove_old_uploads(folder: Path) -> tuple[int, int]:
 
 
 def remove_upload(path: Path, folder: Path) -> None:
-    """Remove an uploaded file with the folder that Gradio made for it. One that is gone is fine."""
+    """Remove an uploaded file with the folder that it was kept in. One that is gone is fine."""
     path.unlink(missing_ok=True)
     if path.parent != folder:
         with suppress(OSError):  # not empty, or gone
